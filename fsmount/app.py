@@ -1,0 +1,437 @@
+"""The composition root: joins the parts, and starts and stops them in order. The only module that names concrete classes.
+
+Invariant: everything runs in one nursery. Lock, journal and recovery come before the mount, mounting is the last act of
+the start; at the end the mount goes first, then what it stands on.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from fsmount import __version__, registry
+from fsmount.cache import FileCache
+from fsmount.clock import SystemClock
+from fsmount.config import Config, parse_remote
+from fsmount.connection import Connection
+from fsmount.errors import FsmountError, NotFound, Refusal, RemoteError
+from fsmount.eventlog import FileEventLog
+from fsmount.journal import SqliteJournal, open_journal
+from fsmount.model import DraftId, OpId, Record, State
+from fsmount.ports import CacheUse, Feed, MountIdentity, Preconditions, SpoolUse, Timing, Traffic, Transfer
+from fsmount.ports import Connection as ConnectionShown
+from fsmount.retry import Policy
+from fsmount.spool import FileSpool
+from fsmount.statedir import StateDirectory
+from fsmount.status import AtRest, Snapshot, snapshot
+from fsmount.uploader import Uploader
+from fsmount.vfs.control import ControlTree
+from fsmount.vfs.filesystem import Filesystem
+
+if TYPE_CHECKING:
+    from fsmount.fuse.operations import Operations
+
+RETENTION = 3600.0
+"""Seconds between two looks for discarded ops whose time is over."""
+FEED_RETRY = 5.0
+"""Seconds until a change feed that failed is asked again."""
+
+
+def run(config: Config, ready: Callable[[], None]) -> int:
+    """Mounts and serves until the mount is ended; the exit code. ``ready`` is called when the mount answers.
+
+    Raises FsmountError if it cannot be mounted; a first mount that fails leaves nothing behind.
+    """
+    state = StateDirectory(config.state_dir).create()
+    state.lock(serving=True, drain=config.drain)
+    known = state.identity() is not None
+    try:
+        return _serve(config, state, ready)
+    except FsmountError:
+        if not known:
+            state.abandon()
+        raise
+    finally:
+        state.unlock()
+
+
+def _serve(config: Config, state: StateDirectory, ready: Callable[[], None]) -> int:
+    clock = SystemClock()
+    log = FileEventLog(config.log_file, clock, debug=config.debug, echo=config.foreground and config.debug)
+    journal = open_journal(state.journal, clock, _timing(config))
+    known = state.check_remote(str(config.remote), unresolved=_unresolved(journal))
+    spool = FileSpool(state.spool, config.spool_limit)
+    _recover(journal, spool, log)
+    try:
+        return trio.run(Daemon(config, state, clock, log, journal, spool).main, known, ready)
+    finally:
+        journal.close()
+        log.close()
+
+
+def _timing(config: Config) -> Timing:
+    return Timing(
+        settle=config.settle,
+        max_settle=config.max_settle,
+        delete_settle=config.delete_settle,
+        open_settle=config.open_settle,
+    )
+
+
+def _unresolved(journal: SqliteJournal) -> int:
+    counts = journal.counts()
+    return counts.pending + counts.sending + counts.dead
+
+
+def _recover(journal: SqliteJournal, spool: FileSpool, log: FileEventLog | None) -> None:
+    """What a daemon that ended in the middle left: drafts become dead letters, files that nothing refers to go."""
+
+    def size_of(draft_id: DraftId) -> int | None:
+        try:
+            draft = spool.open_draft(draft_id)
+        except OSError:
+            return None
+        size = draft.size
+        draft.close()
+        return size
+
+    for op_id in journal.recover(size_of):
+        record = journal.record(op_id)
+        if log is not None and record is not None:
+            log.note("op.dead", f"interrupted: {record.message}", op=op_id, path=record.op.path, level="warning")
+    _remove_released(journal, spool)
+    spool.sweep(*journal.bodies())
+
+
+def _remove_released(journal: SqliteJournal, spool: FileSpool) -> None:
+    for body in journal.released():
+        with suppress(OSError):
+            spool.remove(body)
+
+
+class Daemon:
+    """One mount: its parts, and the facts that the status shows of them."""
+
+    def __init__(
+        self,
+        config: Config,
+        state: StateDirectory,
+        clock: SystemClock,
+        log: FileEventLog,
+        journal: SqliteJournal,
+        spool: FileSpool,
+    ) -> None:
+        from fsmount.fuse.session import KernelNotifier
+        from fsmount.remote.relayfile import RelayfileRemote
+
+        self._config = config
+        self._state = state
+        self._clock = clock
+        self._log = log
+        self._spool = spool
+        self._cache = FileCache(config.cache_dir, config.cache_limit)
+        self._remote = RelayfileRemote(config.remote, config.credentials, timeout=config.timeout, log=log)
+        self._connection = Connection(self._remote, clock, log)
+        self._kernel = KernelNotifier(log)
+        self._filesystem = Filesystem(
+            config, journal, spool, self._cache, self._remote, self._connection, self._kernel, clock, log
+        )
+        self._uploader = Uploader(
+            journal,
+            spool,
+            self._remote,
+            self._connection,
+            self._filesystem,
+            clock,
+            log,
+            Policy(max_attempts=config.max_attempts),
+        )
+        self._last_event_at: float | None = None
+        self._released = trio.Event()
+        self.journal = journal
+        self.identity = MountIdentity(
+            name=config.name,
+            remote=str(config.remote),
+            workspace=config.remote.workspace,
+            root=config.remote.root,
+            mountpoint=str(config.mountpoint),
+            version=__version__,
+            pid=os.getpid(),
+            started_at=clock.now(),
+        )
+
+    # Facts
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    def connection(self) -> ConnectionShown:
+        return self._connection.shown
+
+    def preconditions(self) -> Preconditions:
+        return Preconditions.ENFORCED
+
+    def transfers(self) -> Sequence[Transfer]:
+        return self._uploader.transfers
+
+    def traffic(self) -> Traffic:
+        return Traffic(
+            requests=self._remote.requests,
+            bytes_down=self._filesystem.contents.bytes_down,
+            invalidations=self._kernel.count,
+            last_event_at=self._last_event_at,
+        )
+
+    def cache(self) -> CacheUse:
+        return CacheUse(
+            bytes=self._cache.used, limit=self._cache.limit, hits=self._cache.hits, misses=self._cache.misses
+        )
+
+    def spool(self) -> SpoolUse:
+        return SpoolUse(bytes=self._spool.used, limit=self._spool.limit)
+
+    # Commands
+
+    def retry(self, op_id: OpId) -> None:
+        self._decide(self.journal.retry, op_id)
+
+    def discard(self, op_id: OpId) -> None:
+        self._decide(self.journal.discard, op_id)
+
+    def _decide(self, decide: Callable[[OpId], None], op_id: OpId) -> None:
+        record = self.journal.record(op_id)
+        decide(op_id)
+        if record is not None:
+            self._filesystem.changed(record.op)
+
+    # running
+
+    async def main(self, known: bool, ready: Callable[[], None]) -> int:
+        """Serves until a signal or until the mount is taken away; 0."""
+        from fsmount.fuse import session
+
+        if not known:
+            await self._first_contact()
+        operations = self._operations()
+        session.mount(
+            operations,
+            self._config.mountpoint,
+            fsname=str(self._config.remote),
+            allow_other=self._config.allow_other,
+            read_only=self._config.read_only,
+        )
+        clean = False
+        try:
+            self._announce()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._stop_on_signal)
+                nursery.start_soon(self._connection.run)
+                nursery.start_soon(self._uploader.run)
+                nursery.start_soon(self._follow_feed)
+                nursery.start_soon(self._sweep)
+                nursery.start_soon(self._retain)
+                nursery.start_soon(_call_when_serving, ready)
+                await session.serve()
+                await self._filesystem.settle_drafts()
+                await self._uploader.drain(self._clock.monotonic() + self._drain_seconds())
+                nursery.cancel_scope.cancel()
+            clean = True
+        finally:
+            session.close(unmount=clean)
+            self._kernel.close()
+            self._cache.close()
+            with trio.CancelScope(shield=True), suppress(RemoteError):
+                await self._remote.aclose()
+        self._take_leave()
+        return 0
+
+    async def _first_contact(self) -> None:
+        """Asks a remote that this state directory does not know; raises RemoteError if it is not there or not one."""
+        try:
+            with trio.fail_after(self._config.timeout):
+                await self._connection_probe()
+        except BaseException:
+            await self._remote.aclose()
+            raise
+        self._state.claim_for(str(self._config.remote), __version__)
+
+    async def _connection_probe(self) -> None:
+        await self._remote.probe()
+        self._connection.contacted()
+
+    def _operations(self) -> Operations:
+        from fsmount.fuse.operations import Operations
+
+        control = ControlTree(
+            self, self, self._spool, self._log, self._clock, uid=self._config.uid, gid=self._config.gid
+        )
+        self.journal.watch(self._note_change)
+        return Operations(
+            self._filesystem,
+            control,
+            self._clock,
+            self._log,
+            timeout=self._config.timeout,
+            ttl=self._config.attr_ttl,
+            state_dir=str(self._config.state_dir),
+        )
+
+    def _announce(self) -> None:
+        registry.write(
+            registry.Registration(
+                mountpoint=str(self._config.mountpoint),
+                name=self._config.name,
+                remote=str(self._config.remote),
+                state_dir=str(self._config.state_dir),
+                pid=os.getpid(),
+                started_at=self._clock.now(),
+            )
+        )
+        self._log.note("mount", f"mounted {self._config.remote} at {self._config.mountpoint}")
+
+    def _take_leave(self) -> None:
+        """The registration stays while something is unresolved, so that commands still find it."""
+        left = _unresolved(self.journal)
+        self._log.note("mount", f"unmounted {self._config.mountpoint}; {left} ops are unresolved")
+        if not left:
+            registry.remove(str(self._config.mountpoint))
+
+    def _note_change(self) -> None:
+        self._released.set()
+
+    async def _sweep(self) -> None:
+        """Removes bodies that no op needs any more; never in the transaction that let go of them."""
+        while True:
+            await self._released.wait()
+            self._released = trio.Event()
+            await trio.sleep(0.05)
+            _remove_released(self.journal, self._spool)
+
+    async def _retain(self) -> None:
+        while True:
+            gone = self.journal.purge_discarded(self._clock.now() - self._config.keep_discarded)
+            if gone:
+                self._log.note("op.purged", f"{gone} discarded ops were older than --keep-discarded")
+            await trio.sleep(RETENTION)
+
+    async def _follow_feed(self) -> None:
+        """Learns changes made elsewhere; without a feed the listings' time to live bounds how old they get."""
+        while True:
+            try:
+                async for change in self._remote.changes():
+                    self._connection.feed = Feed.POLLING
+                    self._last_event_at = self._clock.now()
+                    if change is None:
+                        self._filesystem.missed()
+                    else:
+                        self._filesystem.remote_changed(change)
+            except RemoteError as error:
+                if self._connection.feed is not Feed.NONE:
+                    self._connection.feed = Feed.NONE
+                    self._filesystem.listings.renew()
+                if isinstance(error, Refusal) and error.status in (403, 404):
+                    self._log.note("connection", f"no change feed: {error.message}", level="warning")
+                    return
+            await trio.sleep(FEED_RETRY)
+
+    async def _stop_on_signal(self) -> None:
+        """First signal: no new writers, deliver what can be, unmount. Second: at once."""
+        from fsmount.fuse import session
+
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for _ in signals:
+                break
+            self._filesystem.files.closing = True
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._until_second_signal, signals, nursery.cancel_scope)
+                await self._filesystem.settle_drafts()
+                await self._uploader.drain(self._clock.monotonic() + self._drain_seconds())
+                nursery.cancel_scope.cancel()
+        session.stop()
+
+    async def _until_second_signal(self, signals: object, scope: trio.CancelScope) -> None:
+        async for _ in signals:  # type: ignore[attr-defined]
+            scope.cancel()
+
+    def _drain_seconds(self) -> float:
+        asked = self._state.asked_drain()
+        return self._config.drain if asked is None else asked
+
+
+async def _call_when_serving(ready: Callable[[], None]) -> None:
+    """The first request is answered by now or waits in the kernel for a loop that runs."""
+    await trio.lowlevel.checkpoint()
+    ready()
+
+
+class Offline:
+    """A state directory without its daemon: what the command line reads and changes, under the same lock."""
+
+    def __init__(self, state: StateDirectory, journal: SqliteJournal, spool: FileSpool) -> None:
+        self._state = state
+        self._journal = journal
+        self._spool = spool
+
+    def snapshot(self) -> Snapshot:
+        """The status; its health is ``stopped``."""
+        identity = self._state.identity()
+        url = None if identity is None else parse_remote(identity.remote)
+        found = registry.using(self._state.path)
+        return snapshot(
+            AtRest(
+                MountIdentity(
+                    name=self._state.path.name if found is None else found.name,
+                    remote="" if url is None else str(url),
+                    workspace="" if url is None else url.workspace,
+                    root=parse_remote(str(url)).root if url is not None else parse_remote("relayfile+http://h/w").root,
+                    mountpoint=None if found is None else found.mountpoint,
+                    version=__version__,
+                ),
+                self._journal,
+                SystemClock(),
+                SpoolUse(bytes=self._spool.used, limit=self._spool.limit),
+            )
+        )
+
+    def records(self, state: State | None = None) -> list[Record]:
+        """See the journal."""
+        return self._journal.records(state)
+
+    def record(self, op_id: OpId) -> Record | None:
+        """See the journal."""
+        return self._journal.record(op_id)
+
+    def retry(self, op_id: OpId) -> None:
+        """Raises VerbRefused; the next mount sends it."""
+        self._journal.retry(op_id)
+
+    def discard(self, op_id: OpId) -> None:
+        """Raises VerbRefused."""
+        self._journal.discard(op_id)
+
+
+@contextmanager
+def offline(state_dir: Path) -> Iterator[Offline]:
+    """The state directory, locked; raises NotFound where there is no journal, StateError where a daemon has it."""
+    state = StateDirectory(state_dir)
+    if not state.journal.exists():
+        raise NotFound(f"{state_dir} holds no journal", hint="name a mount, or the directory that 'fsmount mount' printed")
+    state.lock()
+    try:
+        clock = SystemClock()
+        journal = open_journal(state.journal, clock, Timing(settle=0.3, max_settle=3, delete_settle=2, open_settle=5))
+        try:
+            spool = FileSpool(state.spool, None)
+            _recover(journal, spool, None)
+            yield Offline(state, journal, spool)
+            _remove_released(journal, spool)
+        finally:
+            journal.close()
+    finally:
+        state.unlock()

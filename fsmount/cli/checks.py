@@ -1,0 +1,118 @@
+"""What must be true before a mount is tried: this machine, and the mount point.
+
+Invariant: a mount point that may be dead or wedged is looked at in a child only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import shutil
+import stat
+from pathlib import Path
+
+from fsmount import registry
+from fsmount.cli.child import in_child
+from fsmount.cli.target import Target, resolve
+from fsmount.errors import MachineLacks, StateError, UsageError
+from fsmount.mounttable import MountLine, is_within, mounted_at
+
+DEVICE = Path("/dev/fuse")
+FUSE_CONF = Path("/etc/fuse.conf")
+
+
+def check_machine(*, allow_other: bool, device: Path = DEVICE, conf: Path = FUSE_CONF) -> None:
+    """Raises MachineLacks, with what mends it, where FUSE cannot be used."""
+    if not device.exists():
+        raise MachineLacks(
+            f"{device} is missing",
+            hint="load the kernel module (modprobe fuse), or give the container --device /dev/fuse",
+        )
+    if not os.access(device, os.R_OK | os.W_OK):
+        raise MachineLacks(f"{device} cannot be opened by you", hint=f"as root: chmod 0666 {device}")
+    if shutil.which("fusermount3") is None:
+        raise MachineLacks("fusermount3 is not installed", hint="apt install fuse3")
+    if allow_other and os.getuid() != 0 and not _others_allowed(conf):
+        raise MachineLacks(
+            f"--allow-other is not permitted by {conf}", hint=f"as root, put a line user_allow_other into {conf}"
+        )
+
+
+def _others_allowed(conf: Path) -> bool:
+    try:
+        return re.search(r"^\s*user_allow_other\b", conf.read_text(), re.MULTILINE) is not None
+    except OSError:
+        return False
+
+
+def check_mountpoint(text: str, *, nonempty: bool) -> Path:
+    """The mount point without links, fit to be mounted on; a dead mount of ours is.
+
+    Raises UsageError (missing, no directory, not empty, another program's dead mount), StateError (mounted already),
+    TimedOut (what is mounted there hangs).
+    """
+    path = resolve(os.path.abspath(text))
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the mount point {os.fsencode(path)!r} is not UTF-8", hint="choose another name") from error
+    line = mounted_at(path)
+    if line is not None and line.ours:
+        _check_dead(path, line)
+    else:
+        _check_directory(path, nonempty=nonempty)
+    return Path(path)
+
+
+def _check_dead(path: str, line: MountLine) -> None:
+    """Returns if the mount of ours at ``path`` has lost its daemon."""
+    known = registry.at(path)
+    target = Target(mountpoint=path, name=line.source, state_dir=Path(known.state_dir) if known else None)
+    try:
+        in_child(lambda: str(os.stat(path).st_ino).encode(), what=f"the mount at {path}", hint=target.whom_to_look_at())
+    except OSError as error:
+        if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
+            return
+        raise StateError(
+            f"{path} is mounted already and answers: {error.strerror}", hint=target.whom_to_look_at()
+        ) from error
+    holder = target.holder()
+    by = f" by {holder}" if holder else ""
+    raise StateError(f"{line.source} is mounted at {path} already{by}", hint=f"fsmount umount {path}")
+
+
+def _check_directory(path: str, *, nonempty: bool) -> None:
+    try:
+        answer = in_child(lambda: _look(path), what=path, hint="what is mounted there hangs; unmount it first")
+    except FileNotFoundError as error:
+        raise UsageError(f"the mount point {path} does not exist", hint=f"mkdir -p {path}") from error
+    except OSError as error:
+        if error.errno == errno.ENOTCONN:
+            raise UsageError(f"{path} is a dead mount of another program", hint=f"fusermount3 -uz {path}") from error
+        raise UsageError(f"the mount point {path} cannot be used: {error.strerror}") from error
+    if answer == b"file":
+        raise UsageError(f"the mount point {path} is not a directory")
+    if answer and not nonempty:
+        first = answer[1:].decode(errors="replace")
+        raise UsageError(
+            f"the mount point {path} is not empty: it holds {first!r}", hint="--nonempty mounts over it and hides that"
+        )
+
+
+def _look(path: str) -> bytes:
+    """``file`` for what is no directory, else one name in it, empty if there is none."""
+    if not stat.S_ISDIR(os.stat(path).st_mode):
+        return b"file"
+    with os.scandir(path) as names:
+        found = next(names, None)
+    return b"" if found is None else b"/" + os.fsencode(found.name)
+
+
+def check_apart(mountpoint: Path, places: dict[str, Path]) -> None:
+    """Raises UsageError where a place that the daemon itself writes lies in its own mount: it would wait for itself."""
+    for option, place in places.items():
+        if is_within(os.path.abspath(place), str(mountpoint)):
+            raise UsageError(
+                f"{option} {place} lies in the mount point {mountpoint}", hint="choose a place outside the mount"
+            )

@@ -1,0 +1,56 @@
+"""``fsmount serve``: the embedded server, from options to ServeOptions.
+
+Invariant: stdout carries the server's one line and nothing else.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import click
+
+from fsmount.config import state_home
+from fsmount.errors import UsageError
+
+
+@click.command()
+@click.option(
+    "--data",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where files, key and token live; made if missing.  [default: $XDG_STATE_HOME/fsmount/serve]",
+)
+@click.option(
+    "--listen",
+    metavar="HOST:PORT",
+    default="127.0.0.1:0",
+    show_default=True,
+    help="Where to listen; port 0 takes a free one.",
+)
+@click.option("--workspace", default="local", show_default=True, help="The workspace that the token is for.")
+@click.option(
+    "--rules", type=click.Path(dir_okay=False, path_type=Path), help="Refuse, delay or lose requests as this file says."
+)
+def serve(data: Path | None, listen: str, workspace: str, rules: Path | None) -> int:
+    """Run a relayfile-compatible server, for tests, trials and demonstrations.
+
+    Prints one line when it is ready: 'serving REMOTE  token-file FILE'. Both go straight to 'fsmount mount REMOTE
+    MOUNTPOINT --token-file FILE'. Ctrl-C or SIGTERM ends it; what was written stays in the data directory.
+
+    A line of the rules file is 'METHOD GLOB ACTION…', such as: PUT /github/issues/** 422 {"code":"schema_violation"}.
+    It is read again at every request.
+    """
+    from fsmount.server.serve import ServeOptions, run
+
+    host, port = _address(listen)
+    return run(
+        ServeOptions(data=data or state_home() / "serve", host=host, port=port, workspace=workspace, rules=rules)
+    )
+
+
+def _address(text: str) -> tuple[str, int]:
+    """HOST and PORT; an IPv6 host stands in brackets."""
+    match = re.fullmatch(r"(\[[0-9A-Fa-f:.]+\]|[^:\[\]]+):(\d{1,5})", text)
+    if match is None or int(match[2]) > 65535:
+        raise UsageError(f"--listen {text!r} is no HOST:PORT", hint="such as 127.0.0.1:8080, or [::1]:8080")
+    return match[1].strip("[]"), int(match[2])

@@ -1,0 +1,165 @@
+"""``fsmount wait``: until what was written so far is on the remote, or is known not to get there.
+
+Invariant: it judges the ops that were unsent when it was called, and only those; older dead letters are mentioned.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+from msgspec import Struct
+
+from fsmount.cli import values
+from fsmount.cli.queue import DEAD, PENDING, Queue, opened, shown, status_of
+from fsmount.cli.target import Target, find
+from fsmount.cli.writeback import state_dir_option
+from fsmount.errors import FsmountError, NotFound, TimedOut
+from fsmount.render.escape import counted, escape, size
+
+_POLL = 0.2
+_NAMED = 20
+"""Ops that are named one by one; more are counted."""
+Progress = Callable[[int], None]
+
+
+class Outcome(Struct, frozen=True, kw_only=True):
+    """What became of the ops that were waited for; ids."""
+
+    dead: list[str]
+    blocked: list[str]
+    waiting: list[str]
+
+    @property
+    def delivered_all(self) -> bool:
+        """Whether nothing is left of any of them."""
+        return not (self.dead or self.blocked or self.waiting)
+
+
+@click.command()
+@click.argument("mount", required=False)
+@click.option(
+    "--timeout",
+    type=values.positive_seconds,
+    metavar="SECONDS",
+    help="Give up after so long, with exit code 6.  [default: never]",
+)
+@state_dir_option
+def wait(mount: str | None, timeout: float | None, state_dir: Path | None) -> int:
+    """Wait for the writes that are queued now to reach the remote.
+
+    Exits 0 when they did, 1 if one of them became a dead letter or is blocked by one (each is named, with what to
+    do), 6 when the time was up. Dead letters from before do not count.
+    """
+    target = find(mount, state_dir)
+    if target is None:
+        raise NotFound("no mount is known", hint="name one, or use --state-dir")
+    return wait_for_ops(target, None, timeout=timeout)
+
+
+def wait_for_ops(target: Target, ops: Sequence[str] | None, *, timeout: float | None) -> int:
+    """Waits for ``ops`` (None: all that are unsent now), says what became of them, and returns the exit code.
+
+    Raises TimedOut after ``timeout`` seconds, FsmountError where no daemon would deliver them.
+    """
+    started = time.monotonic()
+    with opened(target) as queue:
+        older = set(queue.ids(DEAD)).difference(ops or ())
+        chosen = queue.ids(PENDING) if ops is None else list(ops)
+        unsent_bytes = status_of(queue).queue.bytes
+        if not queue.served and chosen:
+            raise _nobody(target, len(chosen))
+        with _bar(len(chosen)) as progress:
+            outcome = _follow(queue, target, chosen, started + timeout if timeout is not None else None, progress)
+        _complain_of(queue, outcome)
+    if outcome.waiting:
+        raise TimedOut(
+            f"{counted(len(outcome.waiting), 'op')} of {len(chosen)} still waiting after {timeout:g} s",
+            hint="fsmount writeback status",
+        )
+    _summarise(len(chosen), outcome, older, unsent_bytes, time.monotonic() - started)
+    return 0 if outcome.delivered_all else 1
+
+
+def _nobody(target: Target, number: int) -> FsmountError:
+    return FsmountError(
+        f"no daemon delivers for {target}: {counted(number, 'op')} wait for the next mount",
+        hint="fsmount mount delivers them",
+    )
+
+
+def _follow(queue: Queue, target: Target, chosen: Sequence[str], deadline: float | None, progress: Progress) -> Outcome:
+    """Looks until none of ``chosen`` can move any more, or the deadline has come."""
+    mine = set(chosen)
+    while True:
+        try:
+            waiting = [op_id for op_id in queue.ids(PENDING) if op_id in mine]
+            dead = [op_id for op_id in queue.ids(DEAD) if op_id in mine]
+            blocked = _all_blocked(queue, waiting)
+        except OSError as error:
+            raise FsmountError(
+                f"the mount at {target} ended while it was waited for",
+                hint="fsmount writeback status says what remains",
+            ) from error
+        progress(len(mine) - len(waiting))
+        if len(blocked) == len(waiting):
+            return Outcome(dead=dead, blocked=blocked, waiting=[])
+        if deadline is not None and time.monotonic() >= deadline:
+            return Outcome(dead=dead, blocked=[], waiting=waiting)
+        time.sleep(_POLL)
+
+
+def _all_blocked(queue: Queue, waiting: Sequence[str]) -> list[str]:
+    """``waiting`` if every op of the mount that is unsent is blocked by a dead letter, else nothing."""
+    if not waiting:
+        return []
+    numbers = status_of(queue).queue
+    if numbers.blocked < numbers.unsent or any(
+        (op := shown(queue, op_id)) is None or op.blocked_by is None for op_id in waiting
+    ):
+        return []
+    return list(waiting)
+
+
+def _complain_of(queue: Queue, outcome: Outcome) -> None:
+    """Names each op that will not get there by itself, with the command to try again what is in its way."""
+    stuck = [*outcome.dead, *outcome.blocked]
+    for op_id in stuck[:_NAMED]:
+        if (op := shown(queue, op_id)) is not None:
+            why = f"waits for {op.blocked_by}" if op.blocked_by else escape(op.message)
+            command = f"fsmount writeback retry --opId {op.blocked_by or op_id}"
+            click.echo(f"fsmount: {op_id} {escape(op.path)}: {why}\nfsmount:   {command}", err=True)
+    if len(stuck) > _NAMED:
+        click.echo(f"fsmount: and {len(stuck) - _NAMED} more: fsmount writeback status", err=True)
+
+
+def _summarise(number: int, outcome: Outcome, older: set[str], unsent_bytes: int, seconds: float) -> None:
+    delivered = number - len(outcome.dead) - len(outcome.blocked)
+    if not number:
+        click.echo("nothing was waiting")
+    elif outcome.delivered_all:
+        click.echo(f"delivered {counted(number, 'op')}, {size(unsent_bytes)} in {seconds:.1f} s")
+    else:
+        parts = [f"delivered {delivered} of {counted(number, 'op')} in {seconds:.1f} s"]
+        parts += [counted(len(outcome.dead), "new dead letter")] if outcome.dead else []
+        parts += [f"{len(outcome.blocked)} blocked"] if outcome.blocked else []
+        click.echo("; ".join(parts))
+    if older:
+        click.echo(f"{counted(len(older), 'older dead letter')}: fsmount writeback status")
+
+
+@contextmanager
+def _bar(total: int) -> Iterator[Progress]:
+    """A progress bar on a terminal, nothing elsewhere."""
+    if total == 0 or sys.stdout is None or not sys.stdout.isatty():
+        yield lambda _done: None
+        return
+    from rich.progress import Progress as Bar
+
+    with Bar(transient=True) as bar:
+        row = bar.add_task("delivering", total=total)
+        yield lambda done: bar.update(row, completed=done)

@@ -1,0 +1,249 @@
+"""Whether the remote can be reached, found out by one small read at a time.
+
+Invariant: only a probe, an answer (``contacted``) or a refused credential changes the state, and every change is told
+to the watchers in the same synchronous stretch. At most one probe is under way; whoever asks meanwhile shares it.
+
+    unknown/online ──a probe fails──> offline ──a probe or any answer succeeds──> online
+        any        ──401───────────> auth    ──the credential changes, a probe──> online
+        online     ──429 to a probe─> limited until the time that the remote named, then online
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import trio
+
+from fsmount.errors import Refusal, RemoteError, Unreachable
+from fsmount.ports import Clock, ConnectionState, EventLog, Feed, Remote
+from fsmount.ports import Connection as Shown
+from fsmount.retry import asked_wait, is_asked_about
+
+FIRST_PROBE = 1.0
+LONGEST_PROBE = 60.0
+PROBE_TIMEOUT = 10.0
+CREDENTIAL_LOOK = 1.0
+"""How often, in ``auth``, the credential is read again."""
+AUTH_PROBE = 60.0
+"""How often, in ``auth``, the same credential is tried again: the refusal may have been the server's mistake."""
+
+
+class Connection:
+    """The way to the remote. ``run`` must be running for anything to come back by itself."""
+
+    def __init__(self, remote: Remote, clock: Clock, log: EventLog) -> None:
+        self._remote = remote
+        self._clock = clock
+        self._log = log
+        self._state = ConnectionState.UNKNOWN
+        self._offline_since: float | None = None
+        self._last_contact_at: float | None = None
+        self._failures = 0
+        self._next_probe = 0.0
+        self._suspected = False
+        self._probes = 0
+        self._probing = trio.Lock()
+        self._stirred = trio.Event()
+        self._watchers: list[Callable[[], None]] = []
+        self.feed = Feed.NONE
+        """How changes made elsewhere are learned; set by whoever reads the feed."""
+        self.limited_until = 0.0
+        """Monotonic time before which nothing is to be sent, because the remote asked so."""
+
+    # facts
+
+    @property
+    def state(self) -> ConnectionState:
+        """Now; ``limited`` ends by the passing of time alone."""
+        if self._state is ConnectionState.ONLINE and self._clock.monotonic() < self.limited_until:
+            return ConnectionState.LIMITED
+        return self._state
+
+    @property
+    def usable(self) -> bool:
+        """Whether a request may be worth sending: not known to be offline, limited or refused."""
+        return self.state in (ConnectionState.ONLINE, ConnectionState.UNKNOWN)
+
+    @property
+    def offline_since(self) -> float | None:
+        """UTC epoch seconds; None unless offline."""
+        return self._offline_since
+
+    @property
+    def last_contact_at(self) -> float | None:
+        """UTC epoch seconds of the last answer of any kind."""
+        return self._last_contact_at
+
+    @property
+    def next_probe_at(self) -> float | None:
+        """UTC epoch seconds of the next try while offline or refused, or of the end of a limit."""
+        moment = {
+            ConnectionState.OFFLINE: self._next_probe,
+            ConnectionState.AUTH: self._next_probe,
+            ConnectionState.LIMITED: self.limited_until,
+        }.get(self.state)
+        return None if moment is None else self._clock.now() + max(0.0, moment - self._clock.monotonic())
+
+    @property
+    def shown(self) -> Shown:
+        """All of this as the status shows it."""
+        return Shown(
+            state=self.state,
+            feed=self.feed,
+            last_contact_at=self._last_contact_at,
+            offline_since=self._offline_since,
+            next_probe_at=self.next_probe_at,
+        )
+
+    @property
+    def probes(self) -> int:
+        """How many probes have ended; a stamp for ``check``."""
+        return self._probes
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """``changed`` is called at every change of the state; it must not block."""
+        self._watchers.append(changed)
+
+    # what others have seen
+
+    def contacted(self) -> None:
+        """A valid answer came: who was offline is back. A refused credential is not made good by it."""
+        self._last_contact_at = self._clock.now()
+        if self._state in (ConnectionState.OFFLINE, ConnectionState.UNKNOWN):
+            self._come_back()
+
+    def suspect(self) -> None:
+        """Something got no answer: ``run`` probes as soon as it can."""
+        if self._state not in (ConnectionState.OFFLINE, ConnectionState.AUTH):
+            self._suspected = True
+            self._stir()
+
+    def refused(self) -> None:
+        """The credential was refused although it has just been read again: nothing is sent until it changes."""
+        self._last_contact_at = self._clock.now()
+        self._next_probe = self._clock.monotonic() + AUTH_PROBE
+        self._become(ConnectionState.AUTH)
+
+    # probing
+
+    async def check(self, stamp: int | None = None) -> bool:
+        """Whether the remote answers, found out by a probe; a checkpoint, at most 10 s of it a probe's.
+
+        Shares the probe that is under way. With ``stamp`` (a former ``probes``), a probe that ended since then counts.
+        """
+        before = self._probes if stamp is None else stamp
+        async with self._probing:
+            if self._probes == before:
+                await self._probe()
+        return self.usable
+
+    async def run(self) -> None:
+        """Probes: at once if nobody has yet, when something is suspected, and with backoff while there is no answer."""
+        if self._state is ConnectionState.UNKNOWN:
+            await self.check()
+        while True:
+            if self._state is ConnectionState.AUTH:
+                await self._wait_for_credential()
+                await self.check()
+            elif await self._reason_comes():
+                await self.check()
+
+    async def _reason_comes(self) -> bool:
+        """Waits until a probe is due; False when the credential was refused meanwhile."""
+        while not self._suspected:
+            if self._state is ConnectionState.AUTH:
+                return False
+            left = math.inf
+            if self._state is ConnectionState.OFFLINE:
+                left = self._next_probe - self._clock.monotonic()
+                if left <= 0:
+                    return True
+            with trio.move_on_after(left):
+                await self._stirred.wait()
+        return True
+
+    async def _wait_for_credential(self) -> None:
+        """Returns when the credential has changed, or it is time to try the same one."""
+        while self._state is ConnectionState.AUTH and self._clock.monotonic() < self._next_probe:
+            await trio.sleep(CREDENTIAL_LOOK)
+            if await trio.to_thread.run_sync(self._remote.credential_changed, abandon_on_cancel=True):
+                self._log.note("credential", "the credential has changed; trying it")
+                return
+
+    async def _probe(self) -> None:
+        self._suspected = False
+        try:
+            with trio.fail_after(PROBE_TIMEOUT):
+                await self._remote.probe()
+        except trio.TooSlowError:
+            self._probe_failed(Unreachable(f"no answer within {PROBE_TIMEOUT:g} s", timed_out=True))
+        except RemoteError as error:
+            self._probe_failed(error)
+        else:
+            self._last_contact_at = self._clock.now()
+            self._come_back()
+        self._probes += 1
+
+    def _probe_failed(self, error: RemoteError) -> None:
+        if isinstance(error, Refusal):
+            self._last_contact_at = self._clock.now()
+        if isinstance(error, Refusal) and error.status == 401:
+            self.refused()
+        elif isinstance(error, Refusal) and error.status == 429:
+            self._limit(asked_wait(error) or self._backoff())
+        elif is_asked_about(error) or (isinstance(error, Refusal) and error.status >= 500):
+            self._go_offline(error)
+        else:
+            # It answers, if only to say that this credential may not look there: the ops learn for themselves.
+            self._come_back()
+
+    def _limit(self, seconds: float) -> None:
+        self._failures += 1
+        self.limited_until = self._clock.monotonic() + seconds
+        self._log.note("connection", f"the remote asks to wait for {seconds:.0f} s", level="warning")
+        self._become(ConnectionState.ONLINE, quietly=True)
+        self._stir()
+
+    def _go_offline(self, error: RemoteError) -> None:
+        wait = max(self._backoff(), asked_wait(error) or 0.0)
+        self._failures += 1
+        self._next_probe = self._clock.monotonic() + wait
+        if self._state is not ConnectionState.OFFLINE:
+            self._offline_since = self._clock.now()
+            self._log.note("connection", f"offline: {error.message}; changes are kept and sent later", level="warning")
+        self._become(ConnectionState.OFFLINE)
+
+    def _come_back(self) -> None:
+        self._failures = 0
+        self.limited_until = 0.0
+        self._become(ConnectionState.ONLINE)
+
+    def _backoff(self) -> float:
+        return min(LONGEST_PROBE, FIRST_PROBE * 2.0 ** min(self._failures, 16))
+
+    def _become(self, state: ConnectionState, *, quietly: bool = False) -> None:
+        before, self._state = self._state, state
+        if state is not ConnectionState.OFFLINE:
+            self._offline_since = None
+        if state is before:
+            return
+        if not quietly:
+            self._tell(before, state)
+        self._stir()
+
+    def _tell(self, before: ConnectionState, state: ConnectionState) -> None:
+        if state is ConnectionState.AUTH:
+            self._log.note(
+                "credential", "the remote refuses the credential; uploads wait until it changes", level="warning"
+            )
+        elif state is ConnectionState.ONLINE and before is ConnectionState.AUTH:
+            self._log.note("credential", "the remote accepts the credential again")
+        elif state is ConnectionState.ONLINE:
+            self._log.note("connection", "online" if before is ConnectionState.UNKNOWN else "online again")
+
+    def _stir(self) -> None:
+        stirred, self._stirred = self._stirred, trio.Event()
+        stirred.set()
+        for changed in self._watchers:
+            changed()

@@ -1,0 +1,42 @@
+"""The journal: every op, durable before the system call that made it returns.
+
+Invariant: whatever the program was told is written is in here, or at the remote. One SQLite connection holds the ops,
+their attempts, the open drafts and what the remote cannot hold, because a rename changes all of them in one
+transaction. Everything is synchronous, so that each call is atomic between two checkpoints of the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from fsmount.journal.attributes import LocalNodes
+from fsmount.journal.database import SCHEMA_VERSION, Database
+from fsmount.journal.decisions import Decisions
+from fsmount.journal.facts import Facts
+from fsmount.journal.intents import Intents
+from fsmount.journal.sending import Sending
+from fsmount.ports import Clock, Timing
+
+__all__ = ["SCHEMA_VERSION", "SqliteJournal", "open_journal"]
+
+
+class SqliteJournal(Intents, Sending, Decisions, LocalNodes, Facts):
+    """Implements ports.Journal and ports.Attributes."""
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        self._db.watch(changed)
+
+    def durable(self) -> None:
+        self._db.flush_to_disk()
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def open_journal(path: Path, clock: Clock, timing: Timing) -> SqliteJournal:
+    """Opens the journal at ``path``, making it if it is not there.
+
+    Raises StateError if it is damaged or was written by a newer version; the file is then left as it is.
+    """
+    return SqliteJournal(Database(path), clock, timing)

@@ -1,0 +1,137 @@
+"""One SQLite connection, its transactions and its schema.
+
+Invariant: every change of the journal happens inside ``transaction``, which is atomic and, once it returned, survives
+``kill -9``. Only the loop's thread uses the connection; ``flush_to_disk`` alone may run elsewhere.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from fsmount.errors import FileError, StateError
+
+SCHEMA_VERSION = 1
+
+
+class Database:
+    """The connection. WAL with ``synchronous=NORMAL``: a commit survives the process, ``flush_to_disk`` the power."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._depth = 0
+        self._watchers: list[Callable[[], None]] = []
+        self.version = 0
+        fresh = not path.exists()
+        try:
+            self.connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+            self.connection.row_factory = sqlite3.Row
+            self._configure()
+            self._check_schema(fresh)
+        except sqlite3.DatabaseError as error:
+            raise StateError(
+                f"the journal {path} cannot be read: {error}",
+                hint="keep the file: it may hold unsent writes; move the state directory aside to start without it",
+            ) from error
+        if fresh:
+            os.chmod(path, 0o600)
+            _sync(path.parent)
+
+    def _configure(self) -> None:
+        for pragma in (
+            "journal_mode=WAL",
+            "synchronous=NORMAL",
+            "foreign_keys=ON",
+            "temp_store=MEMORY",
+            "cache_size=-8000",
+        ):
+            self.connection.execute(f"PRAGMA {pragma}").fetchall()
+
+    def _check_schema(self, fresh: bool) -> None:
+        (found,) = self.connection.execute("PRAGMA user_version").fetchone()
+        if found > SCHEMA_VERSION:
+            raise StateError(
+                f"{self._path} was written by a newer fsmount (schema {found}, this one knows {SCHEMA_VERSION})",
+                hint="use that version; nothing was changed",
+            )
+        if fresh or found == 0:
+            script = files("fsmount.journal").joinpath("schema.sql").read_text()
+            self.connection.executescript(f"BEGIN;{script};PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        problem = self.connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        if problem != "ok":
+            raise StateError(
+                f"the journal {self._path} is damaged: {problem}", hint="keep the file: it may hold unsent writes"
+            )
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commits at the end of the outermost one, then calls the watchers; rolls back on any exception.
+
+        Raises FileError: ENOSPC when the disk is full, EIO for any other failure of the database.
+        """
+        if self._depth:
+            yield
+            return
+        self._depth = 1
+        try:
+            self.connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self.connection.execute("COMMIT")
+            except BaseException:
+                if self.connection.in_transaction:
+                    self.connection.execute("ROLLBACK")
+                raise
+        except sqlite3.Error as error:
+            full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
+            raise FileError(errno.ENOSPC if full else errno.EIO, f"the journal {self._path}: {error}") from error
+        finally:
+            self._depth = 0
+        self.version += 1
+        for changed in self._watchers:
+            changed()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """``changed`` is called after every transaction; it must not begin one."""
+        self._watchers.append(changed)
+
+    def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
+        """Executes one statement."""
+        return self.connection.execute(sql, values)
+
+    def one(self, sql: str, *values: Any) -> sqlite3.Row | None:
+        """The first row, or None."""
+        row: sqlite3.Row | None = self.connection.execute(sql, values).fetchone()
+        return row
+
+    def all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
+        """Every row."""
+        return self.connection.execute(sql, values).fetchall()
+
+    def flush_to_disk(self) -> None:
+        """Makes every commit so far survive power loss; blocks, and may run in a thread.
+
+        Commits stand in the write-ahead log, and syncing that file is what ``synchronous=FULL`` would do at each of
+        them; frames that a checkpoint moved on were synced by the checkpoint (https://sqlite.org/wal.html).
+        """
+        _sync(self._path.with_name(self._path.name + "-wal"))
+
+    def close(self) -> None:
+        self.connection.close()
+
+
+def _sync(path: Path) -> None:
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

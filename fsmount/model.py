@@ -1,0 +1,329 @@
+"""The values that travel between the parts: paths, revisions, entries, ops and their states.
+
+Invariant: everything here is immutable and does no I/O. Times are UTC epoch seconds (``float``), sizes are bytes
+(``int``), paths are absolute on the remote (``/github/issues/7.json``), whatever part of it a mount shows.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NewType
+
+from msgspec import Struct
+
+OpId = NewType("OpId", str)
+"""``op_`` and a ULID in 26 lower-case base-32 characters; never reused, safe as a file name."""
+RemotePath = NewType("RemotePath", str)
+"""Absolute on the remote: a leading slash, no trailing one, ``/`` for the root."""
+Revision = NewType("Revision", str)
+"""The remote's version of one file; opaque, compared only for equality."""
+Digest = NewType("Digest", str)
+"""sha256 in lower-case hex."""
+DraftId = NewType("DraftId", str)
+"""Names one draft file of the spool."""
+Ino = NewType("Ino", int)
+
+ROOT = RemotePath("/")
+
+
+def join(directory: RemotePath, name: str) -> RemotePath:
+    """The path of ``name`` in ``directory``."""
+    return RemotePath(f"/{name}" if directory == ROOT else f"{directory}/{name}")
+
+
+def parent_of(path: RemotePath) -> RemotePath:
+    """The directory that holds ``path``; the root's is the root."""
+    return RemotePath(path.rpartition("/")[0] or "/")
+
+
+def name_of(path: RemotePath) -> str:
+    """The last segment; empty for the root."""
+    return path.rpartition("/")[2]
+
+
+def ancestors(path: RemotePath) -> list[RemotePath]:
+    """Every directory above ``path``, nearest first, the root last; nothing for the root."""
+    found: list[RemotePath] = []
+    while path != ROOT:
+        path = parent_of(path)
+        found.append(path)
+    return found
+
+
+def is_below(path: RemotePath, directory: RemotePath) -> bool:
+    """Whether ``path`` lies under ``directory`` (not: is it)."""
+    return path != directory and (directory == ROOT or path.startswith(directory + "/"))
+
+
+def provider_of(path: RemotePath) -> str:
+    """The first segment of a remote path: ``/github/issues/7.json`` belongs to ``github``."""
+    return path.lstrip("/").partition("/")[0]
+
+
+class Kind(StrEnum):
+    """What a name stands for."""
+
+    FILE = "file"
+    DIRECTORY = "directory"
+    SYMLINK = "symlink"
+
+
+class Entry(Struct, frozen=True, kw_only=True):
+    """One name as the remote lists it. ``size`` is None where the listing cannot tell the exact number of bytes."""
+
+    path: RemotePath
+    kind: Kind
+    size: int | None = None
+    mtime: float = 0.0
+    revision: Revision | None = None
+    digest: Digest | None = None
+    content_type: str | None = None
+
+
+class Attr(Struct, frozen=True, kw_only=True):
+    """What ``stat`` shows of one inode. ``mode`` holds the permission bits only."""
+
+    ino: Ino
+    kind: Kind
+    size: int
+    mode: int
+    uid: int
+    gid: int
+    mtime: float
+    ctime: float
+    nlink: int = 1
+
+
+class Base(Struct, frozen=True):
+    """What local changes were made from: a remote revision (with its digest where known), or nothing."""
+
+    revision: Revision | None = None
+    digest: Digest | None = None
+
+    @property
+    def absent(self) -> bool:
+        """Whether the file did not exist."""
+        return self.revision is None
+
+
+ABSENT = Base()
+
+
+class Body(Struct, frozen=True, kw_only=True):
+    """The bytes of an op: a sealed spool file, or a draft that is sealed when the op is claimed.
+
+    ``digest`` is None only while a draft was not written front to back; sealing computes it.
+    """
+
+    size: int
+    digest: Digest | None
+    draft: DraftId | None = None
+
+
+class OpKind(StrEnum):
+    """What an op does to the remote."""
+
+    PUT = "put"
+    DELETE = "delete"
+    MOVE = "move"
+    RMDIR = "rmdir"
+
+
+class State(StrEnum):
+    """Where an op stands. An acknowledged op leaves the journal."""
+
+    PENDING = "pending"
+    SENDING = "sending"
+    DEAD = "dead-letter"
+    DISCARDED = "discarded"
+
+
+class Reason(StrEnum):
+    """Why an op is a dead letter."""
+
+    REJECTED = "rejected"
+    EXHAUSTED = "exhausted"
+    CONFLICT = "conflict"
+    REMOTE_DELETED = "remote-deleted"
+    FORBIDDEN = "forbidden"
+    TOO_LARGE = "too-large"
+    PARENT_MISSING = "parent-missing"
+    NOT_EMPTY = "not-empty"
+    INTERRUPTED = "interrupted"
+    CORRUPT_SPOOL = "corrupt-spool"
+
+
+NOT_OVERLAID = (Reason.INTERRUPTED, Reason.CORRUPT_SPOOL)
+"""Dead letters whose bytes do not stand at their path: the remote's version does."""
+
+
+class Op(Struct, frozen=True, kw_only=True):
+    """One durable intent to change the remote; from the first attempt on it never changes.
+
+    ``path``/``base`` are what is put, deleted or moved away; ``to_path``/``to_base`` are a move's new name.
+    ``body`` is what a put, or a move whose content is unsent, brings. ``step`` is 1 once a move's new name was acknowledged.
+    """
+
+    op_id: OpId
+    seq: int
+    kind: OpKind
+    path: RemotePath
+    base: Base
+    to_path: RemotePath | None = None
+    to_base: Base | None = None
+    body: Body | None = None
+    content_type: str | None = None
+    step: int = 0
+    redrives: int = 0
+    created_at: float
+
+    @property
+    def target(self) -> RemotePath:
+        """The name that the op writes: a move's new one, else its path."""
+        return self.to_path or self.path
+
+    @property
+    def target_base(self) -> Base:
+        """The base of ``target``."""
+        return self.base if self.to_base is None else self.to_base
+
+    def base_of(self, path: RemotePath) -> Base:
+        """The base that this op has for ``path``, one of its names."""
+        return self.target_base if path == self.target else self.base
+
+
+class Attempt(Struct, frozen=True, kw_only=True):
+    """One request made for an op. ``status`` is 0 when no HTTP answer came; ``error`` is None after a 2xx."""
+
+    at: float
+    status: int
+    error: str | None
+    duration: float
+    correlation_id: str | None = None
+    body: str = ""
+
+
+class Theirs(Struct, frozen=True, kw_only=True):
+    """The remote's version that a conflict is with; ``body`` holds its bytes where they could be fetched."""
+
+    base: Base
+    body: Body | None = None
+
+
+class Record(Struct, frozen=True, kw_only=True):
+    """An op with everything the journal knows of it; what ``.relay`` shows.
+
+    ``not_before`` is on the monotonic clock of the running daemon. ``attempted`` says whether any request was ever
+    begun for it. ``open`` says whether a handle that has written it is still open.
+    """
+
+    op: Op
+    state: State
+    attempts: int = 0
+    attempted: bool = False
+    open: bool = False
+    not_before: float = 0.0
+    reason: Reason | None = None
+    message: str = ""
+    dead_at: float | None = None
+    superseded_by: OpId | None = None
+    remote_op_id: str | None = None
+    blocked_by: OpId | None = None
+    history: tuple[Attempt, ...] = ()
+    theirs: Theirs | None = None
+    malformed: str | None = None
+
+
+class Claim(Struct, frozen=True, kw_only=True):
+    """The proof that its holder may settle ``op``; ``lease`` differs for every claim."""
+
+    op: Op
+    lease: int
+    attempts: int
+    budget_start: int
+    """Attempts that were counted when the op got its present budget."""
+
+
+class Receipt(Struct, frozen=True, kw_only=True):
+    """The remote's acknowledgement of one request. ``revision`` is None after a delete."""
+
+    path: RemotePath
+    revision: Revision | None
+    digest: Digest | None = None
+    remote_op_id: str | None = None
+    correlation_id: str | None = None
+
+
+class Capabilities(Struct, frozen=True, kw_only=True):
+    """What a remote can do. The rest of the program asks for these, never for a protocol by name."""
+
+    ranges: bool = False
+    conditional: bool = True
+    move: bool = False
+    directories: bool = False
+    batch_put: bool = False
+    feed: bool = False
+    exact_sizes: bool = False
+    max_batch_bytes: int = 900_000
+    max_batch_files: int = 256
+    size_limit: int | None = None
+
+
+class Change(Struct, frozen=True, kw_only=True):
+    """One entry of the remote's change feed: the file at ``path`` is now at ``revision`` (None: it was deleted)."""
+
+    path: RemotePath
+    revision: Revision | None
+    digest: Digest | None = None
+    at: float = 0.0
+
+
+class Chunk(Struct, frozen=True, kw_only=True):
+    """Part of a remote file: ``data`` begins at byte ``start`` of a file of ``total`` bytes at ``revision``."""
+
+    data: bytes
+    start: int
+    total: int
+    revision: Revision
+    digest: Digest | None = None
+    content_type: str | None = None
+
+
+class LocalNode(Struct, frozen=True, kw_only=True):
+    """What the mount keeps of a path because the remote cannot: see ``Attributes`` in ports.
+
+    ``kind`` is None where the node only carries attributes of a file that lives elsewhere. ``mtime`` counts for the
+    remote's ``mtime_revision`` and for unsent ops. ``body`` is a litter file's content.
+    """
+
+    path: RemotePath
+    kind: Kind | None = None
+    mode: int | None = None
+    uid: int | None = None
+    gid: int | None = None
+    mtime: float | None = None
+    mtime_revision: Revision | None = None
+    body: Body | None = None
+
+
+class Counts(Struct, frozen=True, kw_only=True):
+    """How many ops there are by state, now; ``bytes`` are those of unsent bodies (pending, sending)."""
+
+    pending: int = 0
+    sending: int = 0
+    blocked: int = 0
+    dead: int = 0
+    discarded: int = 0
+    bytes: int = 0
+    oldest_at: float | None = None
+
+
+class Totals(Struct, frozen=True, kw_only=True):
+    """Counters that are persisted and only ever grow: history, never health."""
+
+    failed_attempts: int = 0
+    failed_writebacks: int = 0
+    acknowledged: int = 0
+    superseded: int = 0
+    discarded: int = 0
+    bytes_up: int = 0

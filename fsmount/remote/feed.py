@@ -1,0 +1,117 @@
+"""relayfile's change feed, by polling ``GET /fs/events``.
+
+Invariant: the cursor and what was fetched but not yet told outlive every error and cancellation, so that the next
+``changes()`` goes on where the last one stopped; what cannot be told one by one is told as ``None``.
+
+A server answers a cursor that it does not know with its first events (relayfile-api, section 13), and a server that was
+set up anew has a head below ours; both are a reset.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Self
+
+import trio
+
+from fsmount.model import Change, Digest, RemotePath, Revision
+from fsmount.remote.entries import epoch
+from fsmount.wire.relayfile import Event, EventPage
+
+PAGE = 1000
+CHANGES = ("file.created", "file.updated", "file.deleted")
+_NUMBERED = re.compile(r"evt_(\d{1,18})")
+Fetch = Callable[[dict[str, str]], Awaitable[EventPage]]
+
+
+class Feed(AsyncIterator["Change | None"]):
+    """The one feed of a remote. ``fetch`` makes the request with these query members; ``poll`` is in seconds."""
+
+    def __init__(self, fetch: Fetch, poll: float) -> None:
+        self._fetch = fetch
+        self._poll = poll
+        self._cursor: str | None = None
+        self._looked = False
+        self._waiting: deque[Change | None] = deque()
+        self._reading = trio.Lock()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Change | None:
+        """The next change, or None after a reset; waits for one. Raises RemoteError, and can be asked again then."""
+        async with self._reading:
+            while not self._waiting:
+                if self._looked:
+                    await trio.sleep(self._poll)
+                self._looked = True
+                await self._look()
+            return self._waiting.popleft()
+
+    async def _look(self) -> None:
+        head = await self._head()
+        if self._cursor is None:
+            self._cursor = head
+        elif head != self._cursor:
+            if _is_before(head, self._cursor):
+                self._reset(head)
+            else:
+                await self._follow()
+
+    async def _head(self) -> str:
+        page = await self._fetch({"direction": "desc", "limit": "1"})
+        return page.events[0].event_id if page.events else ""
+
+    async def _follow(self) -> None:
+        """Reads on from the cursor to the end."""
+        more = True
+        while more:
+            after = {"cursor": self._cursor} if self._cursor else {}
+            page = await self._fetch({**after, "limit": str(PAGE)})
+            events = page.events or ()
+            if events and _is_known(events[0].event_id, self._cursor or ""):
+                self._reset(await self._head())
+                return
+            if not events:
+                return
+            self._waiting += [change for event in events if (change := _change(event)) is not None]
+            self._cursor = events[-1].event_id
+            more = page.next_cursor is not None
+
+    def _reset(self, head: str) -> None:
+        self._waiting.append(None)
+        self._cursor = head
+
+
+def _change(event: Event) -> Change | None:
+    """The change of a file; None for any other event."""
+    if event.type not in CHANGES or not event.path.startswith("/"):
+        return None
+    deleted = event.type == "file.deleted"
+    return Change(
+        path=RemotePath(event.path),
+        revision=None if deleted else Revision(event.revision),
+        digest=Digest(event.content_hash) if event.content_hash and not deleted else None,
+        at=epoch(event.timestamp),
+    )
+
+
+def _number(event_id: str) -> int | None:
+    match = _NUMBERED.fullmatch(event_id)
+    return int(match[1]) if match else None
+
+
+def _is_before(head: str, cursor: str) -> bool:
+    """Whether the feed ends before ``cursor``: nothing is left of it, or its head has a smaller number."""
+    if not head:
+        return True
+    ours, theirs = _number(cursor), _number(head)
+    return ours is not None and theirs is not None and theirs < ours
+
+
+def _is_known(first: str, cursor: str) -> bool:
+    """Whether an event that should come after ``cursor`` is that one or an earlier one."""
+    ours, theirs = _number(cursor), _number(first)
+    return first == cursor or (ours is not None and theirs is not None and theirs <= ours)

@@ -1,0 +1,354 @@
+"""A relayfile server as ``ports.Remote`` (relayfile-api, sections 1 to 13).
+
+Invariant: every write carries the base as a precondition, and only an answer that names the new revision is a receipt.
+Listings and files are taken whole or not at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Self
+from urllib.parse import quote, urlencode
+
+import msgspec
+import trio
+
+from fsmount.config import Credentials, RemoteUrl
+from fsmount.errors import InvalidAnswer, Refusal, RemoteError
+from fsmount.model import (
+    ROOT,
+    Base,
+    Capabilities,
+    Change,
+    Chunk,
+    Entry,
+    Receipt,
+    RemotePath,
+    Revision,
+    name_of,
+    parent_of,
+)
+from fsmount.ports import EventLog, Upload
+from fsmount.remote import batch, content, explain
+from fsmount.remote.credentials import TokenSource
+from fsmount.remote.entries import entries
+from fsmount.remote.feed import Feed
+from fsmount.remote.http import Answer, Call, Client
+from fsmount.wire.relayfile import (
+    BulkResponse,
+    Event,
+    EventPage,
+    FileBody,
+    Health,
+    PutRequest,
+    Semantics,
+    TreeEntry,
+    TreePage,
+    WriteResult,
+)
+
+RESTARTS = 5
+SMALLEST_BATCH = 4096
+LARGE = 1024 * 1024
+"""Bytes from which on JSON and base64 are left to a thread."""
+
+
+class _Tree(TreePage, frozen=True, kw_only=True):
+    """A page that names what every relayfile page names: a login page in JSON is no empty directory."""
+
+    path: str
+    entries: tuple[TreeEntry, ...] | None
+
+
+class _File(FileBody, frozen=True, kw_only=True):
+    content: str
+
+
+class _Events(EventPage, frozen=True, kw_only=True):
+    events: tuple[Event, ...] | None
+
+
+class RelayfileRemote:
+    """One workspace of one server. ``timeout`` and ``poll`` are seconds.
+
+    ``features`` are the server's extensions where they are known; else ``GET /health`` is asked before a listing.
+    """
+
+    def __init__(
+        self,
+        url: RemoteUrl,
+        credentials: Credentials,
+        *,
+        timeout: float,
+        log: EventLog,
+        features: frozenset[str] | None = None,
+        poll: float = 1.0,
+    ) -> None:
+        self._url = url
+        self._log = log
+        self._features = features
+        self._prefix = f"/v1/workspaces/{quote(url.workspace, safe='')}/fs/"
+        self._tokens = TokenSource(credentials, warn=partial(log.note, "credential.exposed", level="warning"))
+        self._client = Client(url.origin, self._tokens, timeout=timeout, log=log)
+        self._max_batch_bytes = 900_000
+        self._feed = Feed(self._events, poll)
+        self._skipped: set[str] = set()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What the server can do, as far as it is known by now."""
+        return Capabilities(
+            batch_put=True,
+            feed=True,
+            exact_sizes="byte-size" in (self._features or ()),
+            max_batch_bytes=self._max_batch_bytes,
+            size_limit=content.SIZE_LIMIT,
+        )
+
+    async def probe(self) -> None:
+        """See the port. What is raised says to a person what is wrong and, in ``hint``, what to do."""
+        try:
+            await self._learned()
+            await self._page(self._url.root, "")
+        except Refusal as error:
+            raise explain.refused(error, self._url) from error
+        except InvalidAnswer as error:
+            raise explain.foreign(self._url, error.status, error.body, error.correlation_id) from error
+
+    async def listing(self, directory: RemotePath) -> list[Entry]:
+        features = await self._learned()
+        rows = await self._rows(directory)
+        skipped = partial(self._skip, directory)
+        return entries(rows, directory, exact="byte-size" in features, skipped=skipped)
+
+    async def read(self, path: RemotePath, revision: Revision | None, start: int, length: int) -> Chunk:  # noqa: ARG002
+        call = self._call("GET", "file", path)
+        answer = await self._client.request(call)
+        if len(answer.body) > LARGE:
+            return await trio.to_thread.run_sync(self._chunk, call, answer)
+        return self._chunk(call, answer)
+
+    async def put(self, upload: Upload) -> Receipt:
+        return await self._put(upload, None)
+
+    async def put_many(self, uploads: Sequence[Upload]) -> list[Receipt | RemoteError]:
+        files: dict[int, msgspec.Raw] = {}
+        found: batch.Verdicts = [None] * len(uploads)
+        for place, upload in enumerate(uploads):
+            try:
+                files[place] = batch.encoded(upload)
+            except Refusal as refusal:
+                found[place] = refusal
+        sent = [uploads[place] for place in files]
+        told = await self._bulk(sent, batch.request(list(files.values()))) if sent else []
+        for place, verdict in zip(files, told, strict=True):
+            found[place] = verdict
+        return [verdict for verdict in found if verdict is not None]
+
+    async def delete(self, path: RemotePath, base: Base) -> Receipt:
+        call = self._call("DELETE", "file", path, if_match=base.revision or "0")
+        answer = await self._client.request(call)
+        result = self._written(call, answer)
+        return Receipt(
+            path=path, revision=None, remote_op_id=result.op_id or None, correlation_id=answer.correlation_id
+        )
+
+    async def copy_metadata(self, upload: Upload, source: RemotePath, revision: Revision | None) -> Receipt:  # noqa: ARG002
+        call = self._call("GET", "file", source)
+        try:
+            found = self._client.decoded(call, await self._client.request(call), _File)
+        except Refusal as refusal:
+            if refusal.status != 404:
+                raise
+            return await self._put(upload, None)
+        return await self._put(upload, found.semantics)
+
+    async def remove_directory(self, path: RemotePath) -> None:
+        # A directory is there by what lies in it: an empty one is gone already, and nothing is sent.
+        if (await self._page(path, "")).entries:
+            raise Refusal(409, code="not_empty", message=f"{path} holds files on the remote")
+
+    def changes(self) -> AsyncIterator[Change | None]:
+        return self._feed
+
+    def credential_changed(self) -> bool:
+        return self._tokens.changed()
+
+    async def aclose(self) -> None:
+        await self._client.aclose()
+
+    # requests
+
+    def _call(
+        self,
+        method: str,
+        route: str,
+        path: RemotePath,
+        *,
+        if_match: str = "",
+        body: bytes | None = None,
+        page: str = "",
+    ) -> Call:
+        try:
+            asked = urlencode({"path": path}, quote_via=quote, safe="/") + page
+        except UnicodeEncodeError as error:
+            raise Refusal(400, code="invalid_path", message="the name is not valid UTF-8") from error
+        headers = (("If-Match", if_match),) if if_match else ()
+        target = f"{self._prefix}{route}?{asked}"
+        return Call(method=method, target=target, path=path, content=body, headers=headers)
+
+    async def _learned(self) -> frozenset[str]:
+        """The server's extensions, asked for once; a server without that route has none."""
+        if self._features is None:
+            call = Call(method="GET", target="/health", anonymous=True)
+            try:
+                health = self._client.decoded(call, await self._client.request(call), Health)
+                self._features = frozenset(health.features or ())
+            except Refusal as refusal:
+                if refusal.status >= 500 or refusal.status in (408, 425, 429):
+                    raise
+                self._features = frozenset()
+        return self._features
+
+    async def _page(self, directory: RemotePath, cursor: str) -> _Tree:
+        cursors = f"&cursor={quote(cursor)}" if cursor else ""
+        call = self._call("GET", "tree", directory, page=f"&depth=1{cursors}")
+        answer = await self._client.request(call)
+        return self._client.decoded(call, answer, _Tree)
+
+    async def _rows(self, directory: RemotePath) -> list[TreeEntry]:
+        """All pages. When the entry that a cursor names has gone meanwhile (400), it begins anew."""
+        restarts = 0
+        while True:
+            first = await self._page(directory, "")
+            try:
+                return await self._rest(directory, first)
+            except Refusal as refusal:
+                if refusal.status != 400 or restarts == RESTARTS:
+                    raise
+                restarts += 1
+
+    async def _rest(self, directory: RemotePath, page: _Tree) -> list[TreeEntry]:
+        rows, seen = list(page.entries or ()), set[str]()
+        while page.next_cursor:
+            if page.next_cursor in seen:
+                raise InvalidAnswer(f"the listing of {directory} does not end")
+            seen.add(page.next_cursor)
+            page = await self._page(directory, page.next_cursor)
+            rows += page.entries or ()
+        return rows
+
+    async def _put(self, upload: Upload, semantics: Semantics | None) -> Receipt:
+        if upload.source.size > LARGE:
+            body = await trio.to_thread.run_sync(_put_body, upload, semantics)
+        else:
+            body = _put_body(upload, semantics)
+        call = self._call("PUT", "file", upload.path, if_match=upload.base.revision or "0", body=body)
+        answer = await self._client.request(call)
+        result = self._written(call, answer)
+        return Receipt(
+            path=upload.path,
+            revision=Revision(result.target_revision),
+            digest=upload.digest,
+            remote_op_id=result.op_id or None,
+            correlation_id=answer.correlation_id,
+        )
+
+    def _written(self, call: Call, answer: Answer) -> WriteResult:
+        result = self._client.decoded(call, answer, WriteResult)
+        if not result.target_revision:
+            raise self._client.invalid(call, answer, "names no revision")
+        return result
+
+    async def _bulk(self, uploads: Sequence[Upload], body: bytes) -> list[Receipt | RemoteError]:
+        if len(body) > self._max_batch_bytes and len(uploads) > 1:
+            message = f"{len(body)} bytes in one batch, of at most {self._max_batch_bytes}"
+            raise Refusal(413, code="batch_too_large", message=message)
+        call = Call(method="POST", target=f"{self._prefix}bulk", path=uploads[0].path, content=body)
+        try:
+            answer = await self._client.request(call)
+        except Refusal as refusal:
+            if refusal.status == 413 and len(uploads) > 1:
+                self._max_batch_bytes = max(SMALLEST_BATCH, min(self._max_batch_bytes, len(body)) // 2)
+            raise
+        told = self._client.decoded(call, answer, BulkResponse)
+        found = batch.verdicts(uploads, told, answer.correlation_id, self._client.hidden)
+        for upload, verdict in zip(uploads, found, strict=True):
+            if isinstance(verdict, Refusal):
+                self._client.note_refusal(call, upload.path, verdict)
+        return await self._looked_up(uploads, found, answer.correlation_id)
+
+    async def _looked_up(
+        self, uploads: Sequence[Upload], found: batch.Verdicts, correlation_id: str
+    ) -> list[Receipt | RemoteError]:
+        """Asks the remote what became of the files on which the answer was silent, a listing a directory."""
+        listed: dict[RemotePath, dict[str, Entry] | RemoteError] = {}
+        settled: list[Receipt | RemoteError] = []
+        for upload, verdict in zip(uploads, found, strict=True):
+            if verdict is not None:
+                settled.append(verdict)
+                continue
+            parent = parent_of(upload.path)
+            if parent not in listed:
+                listed[parent] = await self._listed(parent)
+            settled.append(_verdict(upload, listed[parent], correlation_id))
+        return settled
+
+    async def _listed(self, directory: RemotePath) -> dict[str, Entry] | RemoteError:
+        try:
+            return {name_of(entry.path): entry for entry in await self.listing(directory)}
+        except RemoteError as error:
+            return error
+
+    async def _events(self, query: dict[str, str]) -> EventPage:
+        call = Call(method="GET", target=f"{self._prefix}events?{urlencode(query, quote_via=quote)}", path=ROOT)
+        return self._client.decoded(call, await self._client.request(call), _Events)
+
+    # answers
+
+    def _chunk(self, call: Call, answer: Answer) -> Chunk:
+        file = self._client.decoded(call, answer, _File)
+        if not file.revision:
+            raise self._client.invalid(call, answer, "names no revision")
+        try:
+            body = content.decode(file.content, file.encoding)
+            digest = content.checked(body, file.content_hash)
+        except content.BadContent as error:
+            raise self._client.invalid(call, answer, str(error)) from error
+        return Chunk(
+            data=body,
+            start=0,
+            total=len(body),
+            revision=Revision(file.revision),
+            digest=digest,
+            content_type=file.content_type or None,
+        )
+
+    def _skip(self, directory: RemotePath, name: str) -> None:
+        key = f"{directory} {name}"
+        if key in self._skipped:
+            return
+        self._skipped.add(key)
+        self._log.note("name.skipped", f"{name[:80]!r} cannot be a local name", path=directory, level="warning")
+
+
+def _put_body(upload: Upload, semantics: Semantics | None) -> bytes:
+    text, encoding = content.encode(content.whole(upload.source))
+    asked = PutRequest(content=text, content_type=upload.content_type, encoding=encoding, semantics=semantics)
+    return msgspec.json.encode(asked)
+
+
+def _verdict(upload: Upload, listed: dict[str, Entry] | RemoteError, correlation_id: str) -> Receipt | RemoteError:
+    if isinstance(listed, RemoteError):
+        return listed
+    entry = listed.get(name_of(upload.path))
+    if entry is None or entry.revision is None or entry.digest != upload.digest:
+        return InvalidAnswer("the batch was accepted, but not a word on this file", correlation_id=correlation_id)
+    return Receipt(path=upload.path, revision=entry.revision, digest=upload.digest, correlation_id=correlation_id)

@@ -1,0 +1,1 @@
+"""What people and programs read, made from a Snapshot or a Record; nothing here looks anything up."""

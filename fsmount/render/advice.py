@@ -1,0 +1,96 @@
+"""What to do about an op, in commands that exist.
+
+Invariant: every command named here can be pasted into a shell that stands in the mount's root.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from fsmount.model import OpId, Reason, Record, RemotePath, State, is_below, parent_of
+from fsmount.render.escape import escape
+
+
+def mount_path(path: RemotePath, root: RemotePath) -> str:
+    """``path`` relative to a mount that shows ``root``; ``.`` for the root itself."""
+    if path == root:
+        return "."
+    return path[len(root.rstrip("/")) + 1 :] if is_below(path, root) else path.lstrip("/")
+
+
+def retry_command(op_id: OpId, source: str = "dead-letter", relay: str = ".relay") -> str:
+    """The ``mv`` that has ``op_id`` tried again."""
+    return _move(op_id, source, "retry", relay)
+
+
+def discard_command(op_id: OpId, source: str = "dead-letter", relay: str = ".relay") -> str:
+    """The ``mv`` that gives ``op_id`` up."""
+    return _move(op_id, source, "discarded", relay)
+
+
+def _move(op_id: OpId, source: str, verb: str, relay: str) -> str:
+    directory = escape(shlex.quote(relay)) if relay != ".relay" else relay
+    return f"mv {directory}/{source}/{op_id}.json {directory}/{verb}/"
+
+
+_DEAD = {
+    Reason.EXHAUSTED: "once the remote is well again: {again}",
+    Reason.FORBIDDEN: "get permission for this path on the remote, then: {again}",
+    Reason.TOO_LARGE: "make the file smaller and save it, or give it up: {give_up}",
+    Reason.PARENT_MISSING: "make the directory {parent} on the remote, then: {again}",
+    Reason.NOT_EMPTY: "remove what is in {file}, then: {again}; or give it up: {give_up}",
+    Reason.INTERRUPTED: "it was never closed and may be cut: look at {content}; whole: {keep}; not: {give_up}",
+    Reason.CORRUPT_SPOOL: "its bytes changed on this disk; save the file again, or give it up: {give_up}",
+}
+_WITH_BODY = "fix the file and save it, or: {again}"
+_DEAD_WITH_BODY = {
+    Reason.CONFLICT: "the remote has a newer version; take it: {give_up}; to save yours over it, then: {keep}",
+    Reason.REMOTE_DELETED: "it was deleted on the remote; agree: {give_up}; to make it again, then: {keep}",
+}
+_WITHOUT_BODY = "mend the cause, then: {again}; or give it up: {give_up}"
+_DEAD_WITHOUT_BODY = {Reason.CONFLICT: "the remote has a newer version; keep it: {give_up}"}
+
+
+def hint(record: Record, root: RemotePath) -> str | None:
+    """The next step for whoever finds this op; None where there is nothing to do but wait."""
+    if record.malformed is not None:
+        return "it is kept as it is and never sent; make the change again and save it"
+    if record.state is State.DEAD:
+        return _for_dead_letter(record, root)
+    if record.state is State.DISCARDED:
+        return _for_discarded(record, root)
+    if record.blocked_by is not None:
+        return f"it goes after {record.blocked_by}; see: ls .relay/*/{record.blocked_by}.json"
+    if record.state is State.PENDING:
+        return f"to give it up: {discard_command(record.op.op_id, 'pending')}"
+    return None
+
+
+def _for_discarded(record: Record, root: RemotePath) -> str:
+    keep = f"to save its bytes: {_keep(record, root)}" if record.op.body else ""
+    if record.superseded_by is not None:
+        first = "a later change was delivered instead"
+    else:
+        first = f"to send it after all: {retry_command(record.op.op_id, 'discarded')}"
+    return "; ".join(filter(None, (first, keep)))
+
+
+def _for_dead_letter(record: Record, root: RemotePath) -> str:
+    own, other = (_DEAD_WITH_BODY, _WITH_BODY) if record.op.body else (_DEAD_WITHOUT_BODY, _WITHOUT_BODY)
+    template = (_DEAD | own).get(record.reason, other) if record.reason else other
+    return template.format(
+        again=retry_command(record.op.op_id),
+        give_up=discard_command(record.op.op_id),
+        keep=_keep(record, root),
+        content=f".relay/content/{record.op.op_id}",
+        file=_file(record, root),
+        parent=shlex.quote(escape(parent_of(record.op.target))),
+    )
+
+
+def _keep(record: Record, root: RemotePath) -> str:
+    return f"cp .relay/content/{record.op.op_id} {_file(record, root)}"
+
+
+def _file(record: Record, root: RemotePath) -> str:
+    return shlex.quote(escape(mount_path(record.op.target, root)))

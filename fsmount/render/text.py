@@ -1,0 +1,149 @@
+"""``.relay/status``: the Snapshot for a person, on one screen.
+
+Invariant: no line holds an unescaped name, and every failure stands with the command that would retry it.
+"""
+
+from __future__ import annotations
+
+import shlex
+
+from fsmount.model import OpId
+from fsmount.ports import CacheUse, SpoolUse
+from fsmount.render.advice import retry_command
+from fsmount.render.escape import counted, escape, size, span, when
+from fsmount.status import DeadLetter, Health, Snapshot
+
+_LISTED = 4
+_CUT = 140
+
+
+def status(snapshot: Snapshot) -> str:
+    """One screen; at most 24 lines while no more than four dead letters and two providers are in trouble."""
+    lines = [*_head(snapshot), *_transfers(snapshot), *_dead_letters(snapshot), *_last_errors(snapshot)]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _head(snapshot: Snapshot) -> list[str]:
+    return [
+        f"{escape(snapshot.remote)} at {escape(snapshot.mountpoint or '(no mount point known)')}",
+        f"health    {snapshot.health.value}: {_why(snapshot)}",
+        f"remote    {_connection(snapshot)}",
+        f"queue     {_queue(snapshot)}",
+        f"failed    {_failed(snapshot)}",
+        f"done      {_done(snapshot)}",
+        f"disk      cache {_share(snapshot.cache)}; spool {_share(snapshot.spool)}",
+        f"daemon    {_daemon(snapshot)}",
+    ]
+
+
+def _queue(snapshot: Snapshot) -> str:
+    queue, now = snapshot.queue, snapshot.beside.at
+    oldest = "" if queue.oldest_at is None else f"; oldest {when(queue.oldest_at, now)}"
+    waiting = f"{queue.pending} pending, {queue.sending} sending, {queue.blocked} blocked"
+    return f"{waiting}; {size(queue.bytes)} to send{oldest}"
+
+
+def _failed(snapshot: Snapshot) -> str:
+    now = counted(snapshot.queue.dead_letter, "dead letter")
+    ever = counted(snapshot.failed_writebacks, "dead letter")
+    return f"{now} now; ever: {counted(snapshot.failed_attempts, 'failed attempt')}, {ever}"
+
+
+def _done(snapshot: Snapshot) -> str:
+    done = snapshot.counters
+    delivered = f"{done.acknowledged} delivered ({size(done.bytes_up)})"
+    return f"{delivered}, {done.superseded} superseded, {done.discarded} discarded"
+
+
+def _why(snapshot: Snapshot) -> str:
+    queue = snapshot.queue
+    match snapshot.health:
+        case Health.STOPPED:
+            return "no daemon is running; what waits is delivered at the next mount"
+        case Health.AUTH:
+            return "the remote refuses the credential; uploads wait until it is changed"
+        case Health.OFFLINE:
+            return "the remote cannot be reached; changes are kept and sent when it answers"
+        case Health.FAILING if queue.blocked:
+            return f"{counted(queue.dead_letter, 'dead letter')}, {counted(queue.blocked, 'op')} blocked by them"
+        case Health.FAILING:
+            return f"{counted(queue.dead_letter, 'dead letter')}; nothing is tried again by itself"
+        case Health.BUSY:
+            return "sending changes"
+    return "everything is delivered"
+
+
+def _connection(snapshot: Snapshot) -> str:
+    connection, now = snapshot.connection, snapshot.beside.at
+    parts = [f"{connection.state}, last contact {when(connection.last_contact_at, now)}"]
+    if connection.offline_since is not None:
+        parts.append(f"offline since {when(connection.offline_since, now)}")
+    if connection.next_probe_at is not None:
+        parts.append(f"next try {when(connection.next_probe_at, now)}")
+    return "; ".join([*parts, f"changes elsewhere: {connection.feed}"])
+
+
+def _share(use: CacheUse | SpoolUse) -> str:
+    return size(use.bytes) if use.limit is None else f"{size(use.bytes)} of {size(use.limit)}"
+
+
+def _daemon(snapshot: Snapshot) -> str:
+    if snapshot.pid is None or snapshot.started_at is None:
+        return f"none (mount {escape(snapshot.name)})"
+    up = span(snapshot.uptime_seconds or 0)
+    return f"pid {snapshot.pid}, fsmount {snapshot.version}, up {up}, mount {escape(snapshot.name)}"
+
+
+def _transfers(snapshot: Snapshot) -> list[str]:
+    if not snapshot.transfers:
+        return []
+    lines = ["sending"]
+    for transfer in snapshot.transfers[:_LISTED]:
+        share = 100 * transfer.bytes_sent // transfer.size if transfer.size else 0
+        lines.append(f"  {escape(transfer.path)}  {size(transfer.bytes_sent)} of {size(transfer.size)} ({share} %)")
+    return [*lines, *_more(len(snapshot.transfers) - _LISTED, "see .relay/pending/")]
+
+
+def _dead_letters(snapshot: Snapshot) -> list[str]:
+    if not snapshot.queue.dead_letter:
+        return []
+    lines = ["dead letters, the newest first"]
+    for letter in snapshot.dead_letters[:_LISTED]:
+        lines += [f"  {_letter(letter, snapshot.beside.at)}", f"    {_retry(snapshot, letter.op_id)}"]
+    return [*lines, *_more(snapshot.queue.dead_letter - _LISTED, _rest(snapshot))]
+
+
+def _letter(letter: DeadLetter, now: float) -> str:
+    reason = letter.reason.value if letter.reason else "damaged record"
+    answer = f", status {letter.last_status}" if letter.last_status else ""
+    return f"{escape(letter.path)}  {reason}{answer}, {counted(letter.attempts, 'attempt')}, {when(letter.ts, now)}"
+
+
+def _retry(snapshot: Snapshot, op_id: OpId) -> str:
+    """Works from any directory; without a daemon there is no tree to move anything in."""
+    if snapshot.health is Health.STOPPED or snapshot.mountpoint is None:
+        return f"fsmount writeback retry --opId {op_id}" + _at(snapshot)
+    return retry_command(op_id, relay=f"{snapshot.mountpoint.rstrip('/')}/.relay")
+
+
+def _rest(snapshot: Snapshot) -> str:
+    return "see .relay/dead-letter/" if snapshot.pid is not None else f"fsmount writeback status --json{_at(snapshot)}"
+
+
+def _at(snapshot: Snapshot) -> str:
+    return "" if snapshot.mountpoint is None else f" {escape(shlex.quote(snapshot.mountpoint))}"
+
+
+def _last_errors(snapshot: Snapshot) -> list[str]:
+    if not snapshot.last_error_by_provider:
+        return []
+    lines = ["last error by provider"]
+    for provider, error in snapshot.last_error_by_provider.items():
+        message = escape(error.message)
+        shown = message if len(message) <= _CUT else f"{message[:_CUT]}…"
+        lines.append(f"  {escape(provider)}  {escape(error.path)}  {shown}, {when(error.at, snapshot.beside.at)}")
+    return lines
+
+
+def _more(number: int, where: str) -> list[str]:
+    return [f"  and {number} more: {where}"] if number > 0 else []

@@ -1,0 +1,209 @@
+"""One client's connection: HTTP/1.1 by h11 on a trio stream, and the manners that spoil an answer.
+
+Invariant: a request that is refused or dropped, or that hangs, puts not one byte on the wire. (A
+framework would answer 500 in its place, and a test of a lost answer would show nothing.)
+"""
+
+import logging
+from collections.abc import Callable
+from email.utils import formatdate
+from http import HTTPStatus
+from urllib.parse import parse_qsl, urlsplit
+
+import h11
+import trio
+
+from fsmount.server.messages import Answer, Rejected, Request, rejection
+from fsmount.server.rules import Ending, Manner
+from fsmount.server.site import Exchange, Site
+
+IDLE = 120.0
+STALLED = 30.0
+LINGER = 1.0
+SLICE = 65_536
+MAX_HEAD = 65_536
+PACE = 0.05
+
+_log = logging.getLogger("fsmount.server")
+_CLOSED = (trio.BrokenResourceError, trio.ClosedResourceError)
+
+
+class _Gone(Exception):
+    """The client ended the connection, or stopped taking part in it."""
+
+
+class Connection:
+    """Serves one stream until either side ends it. `log` gets each request before its answer is sent."""
+
+    def __init__(
+        self,
+        stream: trio.abc.HalfCloseableStream,
+        site: Site,
+        *,
+        body_cap: int,
+        log: Callable[[Request, int | None], None],
+    ) -> None:
+        self._stream = stream
+        self._site = site
+        self._body_cap = body_cap
+        self._log = log
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=MAX_HEAD)
+
+    async def serve(self) -> None:
+        """Answer one request after another, quietly whatever the client does."""
+        try:
+            while await self._turn():
+                self._http.start_next_cycle()
+        except (_Gone, *_CLOSED):
+            pass
+        except Exception as error:  # noqa: BLE001  one connection's trouble must not end the others
+            _complain("a connection", error)
+        finally:
+            await trio.aclose_forcefully(self._stream)
+
+    async def _turn(self) -> bool:
+        """One request; whether another may follow on this connection."""
+        try:
+            request = await self._request()
+        except h11.RemoteProtocolError as error:
+            await self._refuse_protocol(error)
+            return False
+        if request is None:
+            return False
+        exchange = self._receive(request)
+        manner = exchange.manner
+        await trio.sleep(manner.delay)
+        made = _performed(exchange, request) if manner.ending in {Ending.ANSWER, Ending.DROP} else None
+        if made is None or manner.ending is Ending.DROP:
+            self._log(request, None)
+            if manner.ending is Ending.HANG:
+                await self._outwait()
+            return False
+        self._log(request, made.status)
+        await self._send(made, manner, request.method)
+        if self._http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
+            return True
+        await self._part()
+        return False
+
+    def _receive(self, request: Request) -> Exchange:
+        try:
+            return self._site.receive(request)
+        except Exception as error:  # noqa: BLE001  whatever it is, it ends this request and not the server
+            made = _internal(request, error)
+            return Exchange(manner=Manner(), perform=lambda: made)
+
+    async def _request(self) -> Request | None:
+        """The next whole request; None when there is none. Bytes of the body past the cap are let go."""
+        head = await self._event(IDLE)
+        if not isinstance(head, h11.Request):
+            return None
+        body = bytearray()
+        oversized = False
+        while isinstance(event := await self._event(STALLED), h11.Data):
+            oversized = oversized or len(body) + len(event.data) > self._body_cap
+            if oversized:
+                body.clear()
+            else:
+                body += event.data
+        if not isinstance(event, h11.EndOfMessage):
+            return None
+        return _parsed(head, bytes(body), oversized)
+
+    async def _event(self, patience: float) -> object:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            if self._http.they_are_waiting_for_100_continue:
+                await self._write(self._http.send(h11.InformationalResponse(status_code=100, headers=[])))
+            with trio.move_on_after(patience):
+                self._http.receive_data(bytes(await self._stream.receive_some(SLICE)))
+                continue
+            raise _Gone
+        return event
+
+    async def _send(self, made: Answer, manner: Manner, method: str) -> None:
+        body = made.body
+        headers = [("Date", formatdate(usegmt=True)), *made.headers, ("Content-Length", str(len(body)))]
+        if made.status in {204, 304}:
+            body, headers = b"", headers[:1]
+        if method == "HEAD":
+            body = b""
+        reason = HTTPStatus(made.status).phrase if made.status in set(HTTPStatus) else ""
+        head = self._http.send(h11.Response(status_code=made.status, headers=headers, reason=reason.encode()))
+        shown = body[: len(body) // 2] if manner.truncate else body
+        content = self._http.send(h11.Data(data=shown))
+        if manner.rate is None:
+            await self._write(head + content)
+        else:
+            await self._write(head)
+            await self._trickle(content, manner.rate)
+        if manner.truncate:
+            # The length that was announced is not reached: the client must see a broken transfer.
+            raise _Gone
+        await self._write(self._http.send(h11.EndOfMessage()))
+
+    async def _trickle(self, content: bytes, rate: int) -> None:
+        step = max(1, int(rate * PACE))
+        for start in range(0, len(content), step):
+            await self._write(content[start : start + step])
+            await trio.sleep(step / rate)
+
+    async def _write(self, content: bytes | None) -> None:
+        for start in range(0, len(content or b""), SLICE):
+            with trio.move_on_after(STALLED):
+                await self._stream.send_all((content or b"")[start : start + SLICE])
+                continue
+            raise _Gone
+
+    async def _outwait(self) -> None:
+        """Until the client gives up."""
+        while await self._stream.receive_some(SLICE):
+            pass
+
+    async def _refuse_protocol(self, error: h11.RemoteProtocolError) -> None:
+        if self._http.our_state not in {h11.IDLE, h11.SEND_RESPONSE}:
+            return
+        made = rejection(Rejected(error.error_status_hint, "bad_request", f"not HTTP: {error}"), "")
+        closing = Answer(status=made.status, body=made.body, headers=(*made.headers, ("Connection", "close")))
+        await self._send(closing, Manner(), "GET")
+        await self._part()
+
+    async def _part(self) -> None:
+        """Close so that the client gets the answer even if it has more to say: a reset would take it back."""
+        await self._stream.send_eof()
+        with trio.move_on_after(LINGER):
+            await self._outwait()
+
+
+def _performed(exchange: Exchange, request: Request) -> Answer:
+    try:
+        return exchange.perform()
+    except Exception as error:  # noqa: BLE001  whatever it is, it ends this request and not the server
+        return _internal(request, error)
+
+
+def _internal(request: Request, error: Exception) -> Answer:
+    _complain(f"{request.method} {request.path}", error)
+    rejected = Rejected(500, "internal_error", "internal error; the server's stderr says more")
+    return rejection(rejected, request.headers.get("x-correlation-id", ""))
+
+
+def _complain(where: str, error: Exception) -> None:
+    _log.error("internal error at %s: %r", where, error, exc_info=_log.isEnabledFor(logging.DEBUG))
+
+
+def _parsed(head: h11.Request, body: bytes, oversized: bool) -> Request:
+    target = head.target.decode("ascii")
+    path, _, query = target.partition("?")
+    first: dict[str, str] = {}
+    try:
+        if not target.startswith("/"):
+            parts = urlsplit(target)
+            path, query = parts.path, parts.query
+        for name, value in parse_qsl(query, keep_blank_values=True, errors="strict"):
+            first.setdefault(name, value)
+    except ValueError as error:
+        raise h11.RemoteProtocolError("the target is no URL with a query in UTF-8") from error
+    headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
+    return Request(
+        method=head.method.decode("ascii"), path=path, query=first, headers=headers, body=body, oversized=oversized
+    )

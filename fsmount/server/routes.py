@@ -1,0 +1,241 @@
+"""One plain function a route: a call in, an answer out, over the store.
+
+Invariant: a function here sees only calls whose token, workspace and correlation id were checked; it
+raises Rejected for every answer that is an error. None is a trio checkpoint.
+"""
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import msgspec
+
+from fsmount.server import payload
+from fsmount.server.messages import Answer, Rejected, Request, answer
+from fsmount.server.paths import provider
+from fsmount.server.store import Change, RevisionMismatch, Row, Store, StoredEvent, UnknownCursor
+from fsmount.wire.relayfile import (
+    Event,
+    EventPage,
+    FileBody,
+    PutRequest,
+    Semantics,
+    TreeEntry,
+    TreePage,
+    Writeback,
+    WriteResult,
+)
+
+TREE_PAGE = 1000
+PREVIEW = 4000
+_NO_SEMANTICS = Semantics()
+
+
+class Call(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that may be carried out. `path` is normalised; `extensions` turns our own members on."""
+
+    request: Request
+    workspace: str
+    path: str
+    correlation_id: str
+    store: Store
+    extensions: bool
+
+
+Route = Callable[[Call], Answer]
+Body = TypeVar("Body")
+
+
+def tree(call: Call) -> Answer:
+    """`GET /fs/tree`: one page below a path; a base that is no directory has no entries."""
+    depth = _number(call.request.query.get("depth", ""), default=10, most=100)
+    after = call.request.query.get("cursor") or None
+    try:
+        rows = call.store.listing(call.workspace, call.path, depth=depth, after=after, limit=TREE_PAGE + 1)
+    except UnknownCursor as error:
+        raise Rejected(400, "bad_request", "invalid cursor: no such entry; list again from the start") from error
+    page = rows[:TREE_PAGE]
+    entries = tuple(_entry(row, call.extensions) for row in page)
+    more = page[-1].path if len(rows) > TREE_PAGE else None
+    total = call.store.total(call.workspace, call.path) or None
+    return answer(200, TreePage(path=call.path, entries=entries, next_cursor=more, total_files=total))
+
+
+def get_file(call: Call) -> Answer:
+    """`GET /fs/file`: the whole file; the ETag is its revision without quotes."""
+    _need_path(call)
+    stored = call.store.file(call.workspace, call.path)
+    if stored is None:
+        raise _absent(call.path)
+    body = FileBody(
+        path=stored.path,
+        revision=stored.revision,
+        content_type=stored.content_type,
+        content=stored.content,
+        content_hash=stored.digest,
+        encoding="base64" if stored.encoding == "base64" else None,
+        provider=provider(stored.path) or None,
+        last_edited_at=stored.updated_at,
+        byte_size=stored.byte_size if call.extensions else None,
+        semantics=_semantics(stored.semantics),
+    )
+    return answer(200, body, ("ETag", stored.revision))
+
+
+def put_file(call: Call) -> Answer:
+    """`PUT /fs/file`: write under the precondition in If-Match; visible before the 202 is sent."""
+    _need_path(call)
+    expected = _precondition(call.request)
+    body = decode(call.request, PutRequest)
+    try:
+        draft = payload.draft(call.path, body.content, body.encoding, body.content_type, body.semantics)
+    except (payload.UnknownEncoding, payload.BadContent) as error:
+        raise Rejected(400, "bad_request", str(error)) from error
+    with call.store.transaction():
+        try:
+            change = call.store.put(call.workspace, draft, expected=expected, correlation_id=call.correlation_id)
+        except RevisionMismatch as mismatch:
+            raise refused(call, call.path, expected, mismatch.current) from mismatch
+    return answer(202, _written(change))
+
+
+def delete_file(call: Call) -> Answer:
+    """`DELETE /fs/file`: remove under the precondition in If-Match; the deletion has its own revision."""
+    _need_path(call)
+    expected = _precondition(call.request)
+    with call.store.transaction():
+        try:
+            change = call.store.delete(call.workspace, call.path, expected=expected, correlation_id=call.correlation_id)
+        except RevisionMismatch as mismatch:
+            raise refused(call, call.path, expected, mismatch.current) from mismatch
+    return answer(202, _written(change))
+
+
+def events(call: Call) -> Answer:
+    """`GET /fs/events`: one page past a cursor. An unknown cursor starts again (asc) or ends (desc)."""
+    query = call.request.query
+    direction = query.get("direction") or "asc"
+    if direction not in {"asc", "desc"}:
+        raise Rejected(400, "bad_request", f"direction is asc or desc, not {direction!r}")
+    limit = _number(query.get("limit", ""), default=200, most=1000)
+    after = _event_number(call, query.get("cursor") or "")
+    if after is None and query.get("cursor") and direction == "desc":
+        return answer(200, EventPage())
+    found = call.store.events(
+        call.workspace,
+        after=after,
+        newest_first=direction == "desc",
+        provider=query.get("provider") or None,
+        limit=limit + 1,
+    )
+    page = tuple(_event(event) for event in found[:limit])
+    return answer(200, EventPage(events=page, next_cursor=page[-1].event_id if len(found) > limit else None))
+
+
+def decode(request: Request, kind: type[Body]) -> Body:
+    """The request's JSON body. Raises Rejected (413, 400)."""
+    if request.oversized:
+        raise Rejected(413, "payload_too_large", "request body exceeds the limit of this server")
+    if not request.body.strip():
+        raise Rejected(400, "bad_request", "a JSON body is needed")
+    try:
+        return msgspec.json.decode(request.body, type=kind)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise Rejected(400, "bad_request", f"invalid JSON body: {error}") from error
+
+
+def refused(call: Call, path: str, expected: str, current: str | None) -> Rejected:
+    """What a single write gets when its precondition does not hold: 409, or 404 for an absent file."""
+    if current is None:
+        return _absent(path)
+    stored = call.store.file(call.workspace, path)
+    preview = stored.content.encode()[:PREVIEW].decode(errors="replace") if stored else None
+    return Rejected(
+        409, "revision_conflict", "file revision mismatch", expected=expected, current=current, preview=preview or None
+    )
+
+
+def _need_path(call: Call) -> None:
+    if not call.request.query.get("path"):
+        raise Rejected(400, "bad_request", "missing path")
+    if call.path == "/" and call.request.method != "GET":
+        raise Rejected(400, "bad_request", "the root is no file")
+
+
+def _precondition(request: Request) -> str:
+    """If-Match in its bare, quoted or weak form, as a bare value."""
+    value = request.headers.get("if-match", "").strip()
+    bare = value.removeprefix("W/").strip('"').strip()
+    if not bare:
+        raise Rejected(412, "precondition_failed", "missing If-Match header")
+    return bare
+
+
+def _absent(path: str) -> Rejected:
+    return Rejected(404, "not_found", f"file not found: {path}")
+
+
+def _written(change: Change) -> WriteResult:
+    return WriteResult(
+        op_id=change.op_id, status="queued", target_revision=change.revision, writeback=writeback(change.path)
+    )
+
+
+def writeback(path: str) -> Writeback:
+    """What is said of the provider's part of a write; nothing waits behind this server."""
+    return Writeback(provider=provider(path), state="pending")
+
+
+def _entry(row: Row, extensions: bool) -> TreeEntry:
+    if row.revision is None:
+        return TreeEntry(path=row.path, type="dir", revision="dir")
+    semantics = _semantics(row.semantics)
+    return TreeEntry(
+        path=row.path,
+        type="file",
+        revision=row.revision,
+        content_hash=row.digest,
+        provider=provider(row.path) or None,
+        size=row.size or None,
+        updated_at=row.updated_at,
+        property_count=len(semantics.properties or ()) or None,
+        relation_count=len(semantics.relations or ()) or None,
+        permission_count=len(semantics.permissions or ()) or None,
+        comment_count=len(semantics.comments or ()) or None,
+        byte_size=row.byte_size if extensions else None,
+        encoding=row.encoding if extensions else None,
+    )
+
+
+def _semantics(stored: str | None) -> Semantics:
+    return _NO_SEMANTICS if stored is None else msgspec.json.decode(stored, type=Semantics)
+
+
+def _event(event: StoredEvent) -> Event:
+    return Event(
+        event_id=f"evt_{event.number}",
+        type=event.type,
+        path=event.path,
+        revision=event.revision,
+        content_hash=event.digest,
+        origin=event.origin,
+        provider=event.provider or None,
+        correlation_id=event.correlation_id,
+        timestamp=event.at,
+    )
+
+
+def _event_number(call: Call, cursor: str) -> int | None:
+    digits = cursor.removeprefix("evt_")
+    if digits == cursor or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
+        return None
+    number = int(digits)
+    return number if call.store.has_event(call.workspace, number) else None
+
+
+def _number(text: str, *, default: int, most: int) -> int:
+    """A count from a query: what is no number or below 1 is the default, what is too much the most."""
+    try:
+        number = int(text)
+    except ValueError:
+        return default
+    return min(number, most) if number >= 1 else default

@@ -1,0 +1,261 @@
+"""The one builder of the state that a mount shows of itself.
+
+Invariant: ``.relay/status``, ``status.json``, ``state.json`` and the command line render a ``Snapshot`` and reckon
+nothing of their own, so that they cannot disagree.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+from msgspec import Struct
+
+from fsmount.model import Counts, OpId, Reason, Record, RemotePath, State, Totals
+from fsmount.ports import (
+    CacheUse,
+    Clock,
+    Connection,
+    ConnectionState,
+    Facts,
+    Journal,
+    MountIdentity,
+    Preconditions,
+    SpoolUse,
+    Traffic,
+    Transfer,
+)  # fmt: skip
+
+NEWEST_DEAD_LETTERS = 100
+
+
+class Health(StrEnum):
+    """The worst that holds now; the order is that of urgency. What happened once is no part of it."""
+
+    STOPPED = "stopped"
+    AUTH = "auth"
+    OFFLINE = "offline"
+    FAILING = "failing"
+    BUSY = "busy"
+    OK = "ok"
+
+
+class Queue(Struct, frozen=True, kw_only=True, rename="camel"):
+    """How many ops there are, by state; ``blocked`` ones count as ``pending`` too. ``bytes`` are still to be sent."""
+
+    pending: int
+    sending: int
+    blocked: int
+    held: int
+    dead_letter: int
+    discarded: int
+    bytes: int
+    oldest_at: float | None
+
+
+class DeadLetter(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One op that gave up; ``reason`` is None only for a damaged record."""
+
+    op_id: OpId
+    path: RemotePath
+    reason: Reason | None
+    attempts: int
+    last_status: int
+    ts: float
+
+
+class LastError(Struct, frozen=True, kw_only=True, rename="camel"):
+    """The newest failed attempt of an op that is still unresolved."""
+
+    op_id: OpId
+    path: RemotePath
+    status: int
+    message: str
+    at: float
+
+
+class Counters(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Only ever grow; ``requests``, ``bytes_down`` and ``invalidations`` begin anew with each daemon."""
+
+    requests: int
+    bytes_up: int
+    bytes_down: int
+    acknowledged: int
+    superseded: int
+    discarded: int
+    invalidations: int
+
+
+class Beside(Struct, frozen=True, kw_only=True):
+    """What other renderings need and ``status.json`` has no member for; ``at`` is the moment of the Snapshot."""
+
+    at: float
+    workspace: str
+    conflicts: int
+    denied: int
+    last_event_at: float | None
+
+
+class Snapshot(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One mount at one moment: the members of ``status.json`` in their order, then ``beside``, which it leaves out."""
+
+    schema: str = "fsmount.status/1"
+    name: str
+    remote: str
+    remote_path: RemotePath
+    mountpoint: str | None
+    pid: int | None
+    version: str
+    started_at: float | None
+    uptime_seconds: int | None
+    health: Health
+    connection: Connection
+    preconditions: Preconditions
+    queue: Queue
+    transfers: tuple[Transfer, ...]
+    failed_attempts: int
+    failed_writebacks: int
+    dead_letters: tuple[DeadLetter, ...]
+    last_error_by_provider: dict[str, LastError]
+    cache: CacheUse
+    spool: SpoolUse
+    counters: Counters
+    beside: Beside
+
+
+class AtRest:
+    """The Facts of a mount without a daemon, from its journal alone."""
+
+    def __init__(self, identity: MountIdentity, journal: Journal, clock: Clock, spool: SpoolUse | None = None) -> None:
+        self.identity = identity
+        self.journal: Journal = journal
+        self._clock = clock
+        self._spool = spool or SpoolUse()
+
+    def now(self) -> float:
+        return self._clock.now()
+
+    def connection(self) -> Connection:
+        return Connection()
+
+    def preconditions(self) -> Preconditions:
+        return Preconditions.UNKNOWN
+
+    def transfers(self) -> tuple[Transfer, ...]:
+        return ()
+
+    def traffic(self) -> Traffic:
+        return Traffic()
+
+    def cache(self) -> CacheUse:
+        return CacheUse()
+
+    def spool(self) -> SpoolUse:
+        return self._spool
+
+
+def snapshot(facts: Facts) -> Snapshot:
+    """The state of a mount at this moment; synchronous and in one stretch, so that its parts agree."""
+    identity, now, totals = facts.identity, facts.now(), facts.journal.totals()
+    connection, queue = facts.connection(), _queue(facts.journal.counts())
+    return Snapshot(
+        name=identity.name,
+        remote=identity.remote,
+        remote_path=identity.root,
+        mountpoint=identity.mountpoint,
+        pid=identity.pid,
+        version=identity.version,
+        started_at=identity.started_at,
+        uptime_seconds=None if identity.started_at is None else max(0, int(now - identity.started_at)),
+        health=_health(identity, connection.state, queue),
+        connection=connection,
+        preconditions=facts.preconditions(),
+        queue=queue,
+        transfers=tuple(facts.transfers()),
+        failed_attempts=totals.failed_attempts,
+        failed_writebacks=totals.failed_writebacks,
+        dead_letters=_dead_letters(facts.journal),
+        last_error_by_provider=_last_errors(facts.journal),
+        cache=facts.cache(),
+        spool=facts.spool(),
+        counters=_counters(totals, facts.traffic()),
+        beside=_beside(facts, now),
+    )
+
+
+def _health(identity: MountIdentity, state: ConnectionState, queue: Queue) -> Health:
+    """The first that holds, in the order of ``Health``."""
+    if identity.pid is None:
+        return Health.STOPPED
+    if state is ConnectionState.AUTH:
+        return Health.AUTH
+    if state is ConnectionState.OFFLINE:
+        return Health.OFFLINE
+    if queue.dead_letter or queue.blocked:
+        return Health.FAILING
+    return Health.BUSY if queue.pending or queue.sending else Health.OK
+
+
+def _queue(counts: Counts) -> Queue:
+    return Queue(
+        pending=counts.pending,
+        sending=counts.sending,
+        blocked=counts.blocked,
+        held=0,  # nothing holds deletes back: no op can be in that state
+        dead_letter=counts.dead,
+        discarded=counts.discarded,
+        bytes=counts.bytes,
+        oldest_at=counts.oldest_at,
+    )
+
+
+def _counters(totals: Totals, traffic: Traffic) -> Counters:
+    return Counters(
+        requests=traffic.requests,
+        bytes_up=totals.bytes_up,
+        bytes_down=traffic.bytes_down,
+        acknowledged=totals.acknowledged,
+        superseded=totals.superseded,
+        discarded=totals.discarded,
+        invalidations=traffic.invalidations,
+    )
+
+
+def _beside(facts: Facts, now: float) -> Beside:
+    reasons = facts.journal.dead_by_reason()
+    return Beside(
+        at=now,
+        workspace=facts.identity.workspace,
+        conflicts=reasons.get(Reason.CONFLICT, 0),
+        denied=reasons.get(Reason.FORBIDDEN, 0),
+        last_event_at=facts.traffic().last_event_at,
+    )
+
+
+def _dead_letters(journal: Journal) -> tuple[DeadLetter, ...]:
+    """The newest, each looked up once more: a list of records comes without their attempts."""
+    ids = [record.op.op_id for record in journal.records(State.DEAD, limit=NEWEST_DEAD_LETTERS)]
+    return tuple(_dead_letter(record) for op_id in ids if (record := journal.record(op_id)) is not None)
+
+
+def _dead_letter(record: Record) -> DeadLetter:
+    return DeadLetter(
+        op_id=record.op.op_id,
+        path=record.op.path,
+        reason=record.reason,
+        attempts=record.attempts,
+        last_status=record.history[-1].status if record.history else 0,
+        ts=record.op.created_at if record.dead_at is None else record.dead_at,
+    )
+
+
+def _last_errors(journal: Journal) -> dict[str, LastError]:
+    return {
+        provider: LastError(
+            op_id=record.op.op_id,
+            path=record.op.path,
+            status=attempt.status,
+            message=attempt.error or record.message,
+            at=attempt.at,
+        )
+        for provider, (record, attempt) in sorted(journal.last_errors().items())
+    }

@@ -1,0 +1,416 @@
+"""Open files: read, write, truncate, flush, fsync, release.
+
+Invariant: no byte is accepted that could not be delivered: the whole base is in the draft before the first write
+returns. A flush that returned has its op in the journal. Close never waits for the remote.
+
+Concurrency: ``node.busy`` is held while a draft is begun or journalled; a write into a draft that stands is one
+synchronous stretch, and so is freezing it.
+"""
+
+from __future__ import annotations
+
+import errno
+import mimetypes
+
+import trio
+
+from fsmount.errors import FileError
+from fsmount.model import ABSENT, Base, Body, DraftId, Kind, LocalNode, RemotePath
+from fsmount.ports import Clock, Draft, EventLog, Source, Spool
+from fsmount.vfs.handles import Handle, OpenDraft
+from fsmount.vfs.inodes import Node
+from fsmount.vfs.overlay import Ledger
+from fsmount.vfs.shown import AtRemote, Shown, Unsent
+from fsmount.vfs.tree import Tree
+
+INLINE = 1024 * 1024
+"""Bytes that may be hashed or copied on the loop; more goes to a thread."""
+TOUCH = 1.0
+"""Seconds between two words to the journal that a file is still being written."""
+PIECE = 1024 * 1024
+
+
+class Files:
+    """Handles and drafts. Handle numbers are small and never reused while open."""
+
+    def __init__(self, tree: Tree, ledger: Ledger, spool: Spool, clock: Clock, log: EventLog) -> None:
+        self._tree = tree
+        self._ledger = ledger
+        self._spool = spool
+        self._clock = clock
+        self._log = log
+        self._handles: dict[int, Handle] = {}
+        self._next = 1
+        self.closing = False
+        """The mount is being unmounted: no file is opened for writing any more."""
+
+    # opening and closing
+
+    def handle(self, number: int) -> Handle:
+        """Raises FileError EBADF."""
+        try:
+            return self._handles[number]
+        except KeyError:
+            raise FileError(errno.EBADF, f"handle {number}") from None
+
+    async def open(self, node: Node, *, writable: bool, truncate: bool) -> tuple[int, bool]:
+        """A handle, and whether the kernel may keep the pages it has of the file."""
+        if node.kind is not Kind.FILE:
+            raise FileError(errno.EISDIR, node.name)
+        if writable and self.closing:
+            raise FileError(errno.EROFS, "the mount is being unmounted")
+        if node.draft is None and not node.detached:
+            await self._tree.refresh(node)
+            if self._tree.outdated(node):
+                raise FileError(errno.ESTALE, f"{self._tree.path(node)}: changed elsewhere while it is open here")
+        number = self._add(node, writable)
+        try:
+            if truncate and writable:
+                await self._truncate(self._handles[number], 0)
+        except BaseException:
+            await self.release(number)
+            raise
+        version = node.shown.content if node.shown is not None and node.draft is None else None
+        keep = version is not None and version == node.kept
+        node.kept = version
+        return number, keep
+
+    def create(self, node: Node, base: Base, *, local: bool) -> int:
+        """A handle on a new, empty file that stands at ``node``; its draft is in the journal."""
+        number = self._add(node, writable=True)
+        try:
+            draft = self._begin(node, base, local=local)
+        except BaseException:
+            del self._handles[number]
+            node.handles -= 1
+            raise
+        self._joined(self._handles[number], draft)
+        draft.dirty = True
+        return number
+
+    def _add(self, node: Node, writable: bool) -> int:
+        number, self._next = self._next, self._next + 1
+        self._handles[number] = Handle(node, writable=writable)
+        node.handles += 1
+        return number
+
+    async def release(self, number: int) -> None:
+        """The handle is gone. What it wrote was journalled by flush; if no flush came, it is now."""
+        handle = self._handles.pop(number)
+        node = handle.node
+        try:
+            if handle.wrote and node.draft is not None:
+                await self.journal(node)
+                self._leave(node)
+        finally:
+            node.handles -= 1
+            self._tree.inodes.settle(node)
+
+    def _leave(self, node: Node) -> None:
+        """One writer fewer; after the last one the draft is the op's body and nothing else."""
+        draft = node.draft
+        assert draft is not None
+        draft.writers -= 1
+        if draft.writers > 0:
+            return
+        self._ledger.end_draft(draft.draft.draft_id)
+        self._tree.closed(node)
+        if node.detached:
+            node.orphan = draft.draft
+        else:
+            draft.draft.close()
+        node.draft = None
+
+    # reading
+
+    async def read(self, number: int, offset: int, size: int) -> bytes:
+        """A checkpoint only where the bytes are not on this machine. Raises FileError ESTALE, RemoteError."""
+        node = self.handle(number).node
+        local = node.draft.draft if node.draft is not None else node.orphan
+        if local is not None:
+            return local.read(offset, size)
+        content = node.shown.content if node.shown is not None else None
+        if isinstance(content, Unsent):
+            return (await self._unsent(node, content.body)).read(offset, size)
+        if content is None:
+            raise FileError(errno.EIO, f"{self._tree.path(node)} has no content")
+        length = node.shown.size if node.shown is not None else None
+        if length is not None and offset >= length:
+            return b""
+        wanted = size if length is None else min(size, length - offset)
+        return await self._tree.contents.read(content.path, content.revision, offset, wanted)
+
+    async def _unsent(self, node: Node, body: Body) -> Source:
+        """The body's bytes; looked for again where it was sealed or delivered since the node was last looked at."""
+        if node.source is None:
+            try:
+                node.source = self._spool.open(body)
+            except FileNotFoundError:
+                await self._tree.refresh(node)
+                content = node.shown.content if node.shown is not None else None
+                if not isinstance(content, Unsent) or content.body == body:
+                    raise FileError(
+                        errno.ESTALE, f"{self._tree.path(node)}: delivered while it was opened; open it again"
+                    ) from None
+                node.source = self._spool.open(content.body)
+        return node.source
+
+    # writing
+
+    async def write(self, number: int, offset: int, content: bytes) -> int:
+        """Bytes taken: all of them. The first write brings the whole base into the draft. Raises OSError (ENOSPC, EDQUOT)."""
+        handle = self.handle(number)
+        draft = await self._draft(handle)
+        taken = draft.draft.write(offset, content)
+        self._written(draft)
+        return taken
+
+    async def truncate(self, node: Node, size: int, number: int | None) -> None:
+        """Cuts or lengthens a file; without a handle (``truncate(2)``) the result is in the journal when this returns."""
+        if number is not None:
+            await self._truncate(self.handle(number), size)
+            return
+        number = self._add(node, writable=True)
+        try:
+            await self._truncate(self._handles[number], size)
+        finally:
+            await self.release(number)
+
+    async def _truncate(self, handle: Handle, size: int) -> None:
+        draft = await self._draft(handle, empty=size == 0)
+        draft.draft.truncate(size)
+        self._written(draft)
+
+    def _written(self, draft: OpenDraft) -> None:
+        draft.dirty = True
+        draft.mtime = self._clock.now()
+        now = self._clock.monotonic()
+        if draft.journalled and now - draft.touched_at > TOUCH:
+            draft.touched_at = now
+            self._ledger.touch_draft(draft.draft.draft_id)
+
+    async def _draft(self, handle: Handle, *, empty: bool = False) -> OpenDraft:
+        """The file's draft, ready to be written, with the handle among its writers."""
+        node = handle.node
+        if node.draft is None or node.draft.frozen:
+            async with node.busy:
+                if node.draft is None:
+                    await self._start(node, empty=empty)
+                elif node.draft.frozen:
+                    await self._replace_frozen(node, empty=empty)
+        draft = node.draft
+        assert draft is not None
+        self._joined(handle, draft)
+        return draft
+
+    def _joined(self, handle: Handle, draft: OpenDraft) -> None:
+        if not handle.wrote:
+            handle.wrote = True
+            draft.writers += 1
+
+    async def _start(self, node: Node, *, empty: bool) -> None:
+        """Begins the draft of an existing file: the whole base first, unless it is cut to nothing."""
+        shown = node.shown
+        if shown is None:
+            raise FileError(errno.ESTALE, node.name)
+        path = self._tree.path(node)
+        base = self._ledger.inherited(path)
+        draft = self._begin(node, shown.base if base is None else base, local=shown.local, stand=False)
+        try:
+            if not empty:
+                await self._fill(node, shown, draft.draft)
+        except BaseException:
+            self._ledger.end_draft(draft.draft.draft_id)
+            draft.draft.close()
+            raise
+        self._stand(node, draft)
+
+    async def _fill(self, node: Node, shown: Shown, draft: Draft) -> None:
+        if node.orphan is not None:
+            await copy(node.orphan, draft)
+        elif isinstance(shown.content, Unsent):
+            await copy(await self._unsent(node, shown.content.body), draft)
+        elif isinstance(shown.content, AtRemote):
+            await self._tree.contents.copy(shown.content.path, shown.content.revision, draft)
+
+    async def _replace_frozen(self, node: Node, *, empty: bool) -> None:
+        """The draft's op is being sent: its bytes are copied, and the copy is written instead."""
+        old = node.draft
+        assert old is not None
+        path = self._tree.path(node)
+        inherited = self._ledger.inherited(path)
+        base = inherited if inherited is not None else node.shown.base if node.shown is not None else ABSENT
+        draft = self._begin(node, base, local=old.local, stand=False)
+        if not empty:
+            await copy(old.draft, draft.draft)
+        draft.writers = old.writers
+        self._stand(node, draft)
+        self._ledger.end_draft(old.draft.draft_id)
+        old.draft.close()
+
+    def _begin(self, node: Node, base: Base, *, local: bool, stand: bool = True) -> OpenDraft:
+        """A new draft file, known to the journal before its first byte; a file without a name has none there."""
+        draft = OpenDraft(self._spool.create(), local=local, mtime=self._clock.now())
+        if node.detached:
+            self._spool.remove(Body(size=0, digest=None, draft=draft.draft.draft_id))
+        else:
+            self._ledger.begin_draft(draft.draft.draft_id, self._tree.path(node), base, local=local)
+        if stand:
+            self._stand(node, draft)
+        return draft
+
+    def _stand(self, node: Node, draft: OpenDraft) -> None:
+        node.draft = draft
+        self._tree.writing(node)
+
+    # promising
+
+    async def flush(self, number: int) -> None:
+        """What was written is in the journal when this returns. Never waits for the remote."""
+        node = self.handle(number).node
+        if node.draft is not None:
+            await self.journal(node)
+
+    async def fsync(self, number: int) -> None:
+        """As flush, and on the disk: body, directory and journal."""
+        node = self.handle(number).node
+        if node.draft is not None:
+            await self.journal(node)
+            draft = node.draft
+            if draft is not None and not node.detached:
+                await trio.to_thread.run_sync(draft.draft.sync)
+                await trio.to_thread.run_sync(self._ledger.durable)
+
+    async def journal(self, node: Node) -> None:
+        """Records what the draft holds, if it was written since the last time."""
+        if self._unrecorded(node) is None:
+            return
+        async with node.busy:
+            draft = self._unrecorded(node)
+            if draft is None:
+                return
+            draft.dirty = False
+            try:
+                body = await self._body(draft)
+                if self._recordable(node, draft):
+                    self._record(node, draft, body)
+            except BaseException:
+                draft.dirty = True
+                raise
+
+    def _unrecorded(self, node: Node) -> OpenDraft | None:
+        """The node's draft if it holds something that the journal does not know and has to."""
+        draft = node.draft
+        return draft if draft is not None and draft.dirty and self._recordable(node, draft) else None
+
+    def _recordable(self, node: Node, draft: OpenDraft) -> bool:
+        """Not where the file has no name any more, nor where its op is being sent with all that was written."""
+        return not node.detached and not draft.frozen
+
+    async def _body(self, draft: OpenDraft) -> Body:
+        if draft.draft.size <= INLINE:
+            return draft.draft.body
+        return await trio.to_thread.run_sync(lambda: draft.draft.body)
+
+    def _record(self, node: Node, draft: OpenDraft, body: Body) -> None:
+        path = self._tree.path(node)
+        if draft.local:
+            before = self._ledger.node(path) or LocalNode(path=path)
+            self._ledger.keep(
+                LocalNode(
+                    path=path,
+                    kind=Kind.FILE,
+                    mode=before.mode,
+                    uid=before.uid,
+                    gid=before.gid,
+                    mtime=draft.mtime,
+                    body=body,
+                )
+            )
+            self._show(node, draft, body, ABSENT, local=True)
+            return
+        base = node.shown.base if node.shown is not None else ABSENT
+        op_id = self._ledger.put(
+            draft.draft.draft_id, path, base, body, content_type=content_type(path), mtime=draft.mtime, open=True
+        )
+        draft.journalled = True
+        self._tree.listings.touched(path)
+        self._log.note("op.queued", f"put {body.size} bytes", op=op_id, path=path, level="debug")
+        self._show(node, draft, body, self._ledger.inherited(path) or base, local=False)
+
+    def _show(self, node: Node, draft: OpenDraft, body: Body, base: Base, *, local: bool) -> None:
+        assert node.shown is not None
+        shown = node.shown
+        self._tree.show(
+            node,
+            Shown(
+                kind=Kind.FILE, size=body.size, mode=shown.mode, uid=shown.uid, gid=shown.gid, mtime=draft.mtime,
+                content=Unsent(body), base=base, local=local,
+            ),
+        )  # fmt: skip
+
+    # sealing
+
+    def freeze(self, draft_id: DraftId) -> Body | None:
+        """See ports.Overlay: the uploader seals the draft now. Not a checkpoint.
+
+        What was written since the last flush goes with it; the draft is not dirty any more.
+        """
+        for node in self._tree.drafts():
+            draft = node.draft
+            if draft is not None and draft.draft.draft_id == draft_id:
+                draft.frozen = True
+                draft.dirty = False
+                body = draft.draft.body if draft.draft.size <= INLINE else None
+                return body or Body(size=draft.draft.size, digest=None, draft=draft_id)
+        return None
+
+    def unlink(self, node: Node) -> None:
+        """The name is about to go: the handles keep the bytes, the journal loses the draft."""
+        draft = node.draft
+        if draft is not None:
+            draft.frozen = draft.frozen or draft.journalled
+            self._ledger.end_draft(draft.draft.draft_id)
+            self._tree.closed(node)
+
+    async def keep_for_readers(self, node: Node) -> None:
+        """Before an open file is removed or replaced: its bytes are brought here, so that its handles read on."""
+        shown = node.shown
+        if not node.handles or node.draft is not None or node.orphan is not None or shown is None:
+            return
+        if isinstance(shown.content, Unsent):
+            node.orphan = self._spool.open(shown.content.body)
+        elif isinstance(shown.content, AtRemote):
+            draft = self._spool.create()
+            try:
+                await self._tree.contents.copy(shown.content.path, shown.content.revision, draft)
+                node.orphan = draft
+            except Exception as error:  # noqa: BLE001 - the removal goes on; those handles will get ESTALE
+                draft.close()
+                self._log.note(
+                    "file.unread", f"removed while open, and not readable any more: {error}", path=shown.content.path
+                )
+            self._spool.remove(Body(size=0, digest=None, draft=draft.draft_id))
+
+
+async def copy(source: Source, draft: Draft) -> None:
+    """Copies all bytes; in a thread where they are many. Raises OSError when the disk is full."""
+
+    def run() -> None:
+        offset = 0
+        while offset < source.size:
+            piece = source.read(offset, PIECE)
+            if not piece:
+                raise FileError(errno.EIO, "a body of the spool is shorter than recorded")
+            draft.write(offset, piece)
+            offset += len(piece)
+
+    if source.size <= INLINE:
+        run()
+    else:
+        await trio.to_thread.run_sync(run)
+
+
+def content_type(path: RemotePath) -> str:
+    """From the name; ``application/octet-stream`` where it tells nothing."""
+    return mimetypes.guess_type(path, strict=False)[0] or "application/octet-stream"

@@ -1,0 +1,180 @@
+"""Inode numbers and names: which node stands where, and how often the kernel knows it.
+
+Invariant: a node is in the table while the kernel or a handle knows it. An inode number is never given to another
+file while that holds; a file that was removed or replaced is *detached*: it has a number and handles, but no name.
+"""
+
+from __future__ import annotations
+
+import errno
+from hashlib import blake2b
+
+import trio
+
+from fsmount.errors import FileError
+from fsmount.model import Ino, Kind, RemotePath, join
+from fsmount.ports import Source
+from fsmount.vfs.handles import OpenDraft
+from fsmount.vfs.shown import Shown
+
+ROOT_INO = Ino(1)
+CONTROL = 1 << 62
+"""Numbers from here on belong to ``.relay``."""
+
+
+class Node:
+    """One file or directory that the kernel or a handle knows.
+
+    ``shown`` is what it stands for: for a node with open handles that stays one version of the file. ``orphan`` holds
+    the bytes of a removed file for the handles that still read it.
+    """
+
+    __slots__ = (
+        "busy",
+        "detached",
+        "draft",
+        "handles",
+        "ino",
+        "kept",
+        "kind",
+        "lookups",
+        "name",
+        "orphan",
+        "parent",
+        "shown",
+        "source",
+    )
+
+    def __init__(self, ino: Ino, parent: Node | None, name: str, kind: Kind) -> None:
+        self.ino = ino
+        self.parent = parent
+        self.name = name
+        self.kind = kind
+        self.lookups = 0
+        self.handles = 0
+        self.detached = False
+        self.shown: Shown | None = None
+        self.draft: OpenDraft | None = None
+        self.source: Source | None = None
+        self.orphan: Source | None = None
+        self.busy = trio.Lock()
+        """Held while a draft is begun or journalled; nobody holds two."""
+        self.kept: object = None
+        """The version whose pages the kernel may have; what ``open`` compares to keep them."""
+
+
+class Inodes:
+    """The table. ``root`` is the path on the remote that the mount's root shows."""
+
+    def __init__(self, root: RemotePath) -> None:
+        self._root_path = root
+        self.root = Node(ROOT_INO, None, "", Kind.DIRECTORY)
+        self._by_ino: dict[int, Node] = {ROOT_INO: self.root}
+        self._by_name: dict[tuple[int, str], Node] = {}
+
+    def get(self, ino: int) -> Node:
+        """Raises FileError ESTALE for a number that is not known."""
+        node = self._by_ino.get(ino)
+        if node is None:
+            raise FileError(errno.ESTALE, f"inode {ino}")
+        return node
+
+    def path(self, node: Node) -> RemotePath:
+        """Where the node stands; for a detached one where it stood."""
+        names = []
+        while node.parent is not None:
+            names.append(node.name)
+            node = node.parent
+        path = self._root_path
+        for name in reversed(names):
+            path = join(path, name)
+        return path
+
+    def known(self, parent: Node, name: str) -> Node | None:
+        """The node of that name if the table has one."""
+        return self._by_name.get((parent.ino, name))
+
+    def find(self, path: RemotePath) -> Node | None:
+        """The node at ``path`` if every name on the way is known."""
+        prefix = "" if self._root_path == "/" else self._root_path
+        if path != self._root_path and not path.startswith(prefix + "/"):
+            return None
+        node: Node | None = self.root
+        for name in path[len(prefix) :].split("/"):
+            if name and node is not None:
+                node = self._by_name.get((node.ino, name))
+        return node
+
+    def node(self, parent: Node, name: str, kind: Kind) -> Node:
+        """The node of that name and kind; a new one where there is none, or where the old one is of another kind."""
+        node = self._by_name.get((parent.ino, name))
+        if node is not None and node.kind is kind:
+            return node
+        if node is not None:
+            self.detach(node)
+        node = Node(self._number(join(self.path(parent), name)), parent, name, kind)
+        self._by_ino[node.ino] = node
+        self._by_name[parent.ino, name] = node
+        return node
+
+    def _number(self, path: RemotePath) -> Ino:
+        """Made from the path, so that it is the same after a remount; another one while an older file of it is known."""
+        for generation in range(1 << 20):
+            digest = blake2b(f"{generation}:{path}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
+            number = int.from_bytes(digest) & (CONTROL - 1)
+            if number > ROOT_INO and number not in self._by_ino:
+                return Ino(number)
+        raise FileError(errno.ENFILE, f"no inode number left for {path}")
+
+    def detach(self, node: Node) -> None:
+        """The node loses its name; its handles go on."""
+        if node.parent is not None and self._by_name.get((node.parent.ino, node.name)) is node:
+            del self._by_name[node.parent.ino, node.name]
+        node.detached = True
+        self.settle(node)
+
+    def move(self, node: Node, parent: Node, name: str) -> None:
+        """Another name for the node; whatever had that name is detached."""
+        replaced = self._by_name.get((parent.ino, name))
+        if replaced is not None and replaced is not node:
+            self.detach(replaced)
+        assert node.parent is not None
+        self._by_name.pop((node.parent.ino, node.name), None)
+        node.parent, node.name = parent, name
+        self._by_name[parent.ino, name] = node
+
+    def adopt(self, node: Node, parent: Node, name: str) -> None:
+        """A detached node stands under a name again."""
+        replaced = self._by_name.get((parent.ino, name))
+        if replaced is not None and replaced is not node:
+            self.detach(replaced)
+        node.detached = False
+        node.parent, node.name = parent, name
+        self._by_ino[node.ino] = node
+        self._by_name[parent.ino, name] = node
+
+    def all(self) -> list[Node]:
+        """Every node that is known now."""
+        return list(self._by_ino.values())
+
+    def forget(self, ino: int, lookups: int) -> None:
+        """The kernel dropped that many references."""
+        node = self._by_ino.get(ino)
+        if node is not None:
+            node.lookups -= lookups
+            self.settle(node)
+
+    def settle(self, node: Node) -> None:
+        """Drops the node from the table when nobody knows it any more."""
+        if node.lookups > 0 or node.handles or node is self.root:
+            return
+        self._by_ino.pop(node.ino, None)
+        if node.parent is not None and self._by_name.get((node.parent.ino, node.name)) is node:
+            del self._by_name[node.parent.ino, node.name]
+        for source in (node.source, node.orphan):
+            if source is not None:
+                source.close()
+        node.source = node.orphan = None
+
+    def __len__(self) -> int:
+        return len(self._by_ino)

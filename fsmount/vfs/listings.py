@@ -1,0 +1,227 @@
+"""What the remote holds, a directory at a time, as far as it was asked.
+
+Invariant: one listing request a directory, whoever waits for it. An answer is not applied to a path on which an op was
+queued, sent or acknowledged since the request began; that directory is asked again at the next look. A listing that has
+expired is served only while the remote cannot be reached.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+
+import trio
+
+from fsmount.connection import Connection
+from fsmount.errors import RemoteError, Unreachable
+from fsmount.model import ROOT, Entry, Kind, RemotePath, name_of, parent_of
+from fsmount.ports import Clock, ConnectionState, Feed, Remote
+
+MAX_ENTRIES = 400_000
+"""Entries held in memory; whole directories that were not looked at for longest go first."""
+
+
+class Listing:
+    """One directory: its names, and until when (monotonic) they are taken to be current."""
+
+    __slots__ = ("entries", "expires", "fetched_at")
+
+    def __init__(self, entries: dict[str, Entry], fetched_at: float, expires: float) -> None:
+        self.entries = entries
+        self.fetched_at = fetched_at
+        self.expires = expires
+
+
+class Listings:
+    """The remote's side of the tree. ``ttl`` seconds without a change feed; with one, until it reports a change."""
+
+    def __init__(self, remote: Remote, connection: Connection, clock: Clock, ttl: float) -> None:
+        self._remote = remote
+        self._connection = connection
+        self._clock = clock
+        self._ttl = ttl
+        self._held: OrderedDict[RemotePath, Listing] = OrderedDict()
+        self._entries = 0
+        self._under_way: dict[RemotePath, _Request] = {}
+
+    # asking
+
+    def fresh(self, directory: RemotePath) -> Listing | None:
+        """The listing if it is held and current: no request, no checkpoint."""
+        listing = self._held.get(directory)
+        if listing is not None and listing.expires > self._clock.monotonic():
+            self._held.move_to_end(directory)
+            return listing
+        return None
+
+    def held(self, directory: RemotePath) -> Listing | None:
+        """The listing even if it has expired."""
+        return self._held.get(directory)
+
+    async def directory(self, directory: RemotePath) -> Listing:
+        """The listing, asked for where needed; an expired one while the remote is out of reach. A checkpoint.
+
+        Raises RemoteError where nothing is held; at once while the mount knows that it is offline.
+        """
+        listing = self.fresh(directory)
+        if listing is not None:
+            return listing
+        absent = self._known_absent(directory)
+        if absent is not None:
+            return absent
+        old = self._held.get(directory)
+        if self._connection.state is ConnectionState.OFFLINE:
+            if old is None:
+                raise Unreachable("the remote cannot be reached")
+            return old
+        try:
+            return await self._ask(directory)
+        except RemoteError:
+            if old is None:
+                raise
+            return old
+
+    def _known_absent(self, directory: RemotePath) -> Listing | None:
+        """An empty listing for a directory that its parent's current listing does not have: no request for a new mkdir."""
+        if directory == ROOT:
+            return None
+        above = self.fresh(parent_of(directory))
+        if above is None or name_of(directory) in above.entries:
+            return None
+        return Listing({}, above.fetched_at, above.expires)
+
+    async def _ask(self, directory: RemotePath) -> Listing:
+        request = self._under_way.get(directory)
+        if request is None:
+            request = self._under_way[directory] = _Request()
+            try:
+                request.answer = await self._fetch(directory, request)
+            except RemoteError as error:
+                request.error = error
+                raise
+            finally:
+                del self._under_way[directory]
+                request.done.set()
+            return request.answer
+        await request.done.wait()
+        if request.answer is not None:
+            return request.answer
+        if request.error is not None:
+            raise request.error
+        return await self._ask(directory)
+
+    async def _fetch(self, directory: RemotePath, request: _Request) -> Listing:
+        try:
+            found = await self._remote.listing(directory)
+        except Unreachable:
+            self._connection.suspect()
+            raise
+        self._connection.contacted()
+        entries = {name_of(entry.path): entry for entry in found}
+        before = self._held.get(directory)
+        for name in request.touched:
+            entries.pop(name, None)
+            if before is not None and name in before.entries:
+                entries[name] = before.entries[name]
+        now = self._clock.monotonic()
+        listing = Listing(entries, now, now if request.touched or request.outdated else self._expiry(now))
+        self._hold(directory, listing)
+        return listing
+
+    def _expiry(self, now: float) -> float:
+        return now + self._ttl if self._connection.feed is Feed.NONE else float("inf")
+
+    def _hold(self, directory: RemotePath, listing: Listing) -> None:
+        before = self._held.pop(directory, None)
+        self._entries += len(listing.entries) - (len(before.entries) if before is not None else 0)
+        self._held[directory] = listing
+        while self._entries > MAX_ENTRIES and len(self._held) > 1:
+            _, dropped = self._held.popitem(last=False)
+            self._entries -= len(dropped.entries)
+
+    # learning
+
+    def touched(self, path: RemotePath) -> None:
+        """An op on ``path`` was queued, sent or acknowledged: an answer under way says nothing of it."""
+        request = self._under_way.get(parent_of(path))
+        if request is not None:
+            request.touched.add(name_of(path))
+
+    def learn(self, path: RemotePath, entry: Entry | None) -> None:
+        """Our own acknowledged change: the file at ``path`` is ``entry`` now, or gone."""
+        self.touched(path)
+        listing = self._held.get(parent_of(path))
+        if listing is None:
+            return
+        before = len(listing.entries)
+        if entry is not None:
+            listing.entries[name_of(path)] = entry
+            self._directory_appears(parent_of(path))
+        else:
+            listing.entries.pop(name_of(path), None)
+            self._directory_vanishes(parent_of(path), listing)
+        self._entries += len(listing.entries) - before
+
+    def _directory_appears(self, directory: RemotePath) -> None:
+        """Directories are implicit where the remote has none of its own: the first file below makes them."""
+        while directory != ROOT:
+            above = self._held.get(parent_of(directory))
+            if above is None or name_of(directory) in above.entries:
+                return
+            above.entries[name_of(directory)] = Entry(path=directory, kind=Kind.DIRECTORY)
+            self._entries += 1
+            directory = parent_of(directory)
+
+    def _directory_vanishes(self, directory: RemotePath, listing: Listing) -> None:
+        while directory != ROOT and not listing.entries and not self._remote.capabilities.directories:
+            above = self._held.get(parent_of(directory))
+            if above is None:
+                return
+            if above.entries.pop(name_of(directory), None) is not None:
+                self._entries -= 1
+            directory, listing = parent_of(directory), above
+
+    def outdated(self, path: RemotePath) -> None:
+        """Something changed at ``path`` elsewhere: its directory, and those whose names may have come or gone with it, are asked again."""
+        directory = parent_of(path)
+        while True:
+            request = self._under_way.get(directory)
+            if request is not None:
+                request.outdated = True
+            listing = self._held.get(directory)
+            if listing is not None:
+                listing.expires = 0.0
+                return
+            if directory == ROOT:
+                return
+            directory = parent_of(directory)
+
+    def expire(self) -> None:
+        """Changes may have been missed: everything is asked again."""
+        for listing in self._held.values():
+            listing.expires = 0.0
+        for request in self._under_way.values():
+            request.outdated = True
+
+    def entry(self, path: RemotePath) -> Entry | None:
+        """What is known of one path, current or not."""
+        listing = self._held.get(parent_of(path))
+        return None if listing is None else listing.entries.get(name_of(path))
+
+    def renew(self) -> None:
+        """The change feed stopped: what was current until a change was reported is current for ``ttl`` from now."""
+        limit = self._clock.monotonic() + self._ttl
+        for listing in self._held.values():
+            listing.expires = min(listing.expires, limit)
+
+
+class _Request:
+    """A listing under way, its waiters, and what happened meanwhile."""
+
+    __slots__ = ("answer", "done", "error", "outdated", "touched")
+
+    def __init__(self) -> None:
+        self.done = trio.Event()
+        self.answer: Listing | None = None
+        self.error: RemoteError | None = None
+        self.touched: set[str] = set()
+        self.outdated = False

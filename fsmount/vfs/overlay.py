@@ -1,0 +1,145 @@
+"""Remote tree + unsent ops + what only this mount keeps = what a program sees.
+
+Invariant: nothing is remembered here: every answer is made from the journal, the local nodes and the listing, so that
+there is no copy which could disagree with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from fsmount.config import Config
+from fsmount.model import (
+    ABSENT,
+    Base,
+    Entry,
+    Kind,
+    LocalNode,
+    OpId,
+    OpKind,
+    Record,
+    RemotePath,
+    join,
+    name_of,
+)  # fmt: skip
+from fsmount.ports import Attributes, Journal
+from fsmount.vfs.listings import Listing, Listings
+from fsmount.vfs.shown import AtRemote, Content, Shown, Unsent
+
+
+class Ledger(Journal, Attributes, Protocol):
+    """The journal with its attributes: one database, because a rename changes both."""
+
+
+class Overlay:
+    """What stands at a path, given the listing of its directory."""
+
+    def __init__(self, config: Config, ledger: Ledger, listings: Listings, started_at: float) -> None:
+        self._config = config
+        self._started_at = started_at
+        self._ledger = ledger
+        self._listings = listings
+
+    def root(self) -> Shown:
+        """The mount's root directory."""
+        return self._directory(self._ledger.node(self._config.remote.root), None)
+
+    def look(self, directory: RemotePath, name: str, listing: Listing) -> Shown | None:
+        """What a program sees under that name; None for nothing."""
+        path = join(directory, name)
+        return self._merge(path, self._ledger.shown(path), self._ledger.node(path), listing.entries.get(name))
+
+    def names(self, directory: RemotePath, listing: Listing) -> Iterator[tuple[str, Shown]]:
+        """Everything in a directory."""
+        ops = self._ledger.shown_below(directory)
+        nodes = {name_of(node.path): node for node in self._ledger.nodes_in(directory)}
+        present = dict.fromkeys(listing.entries)
+        present.update(dict.fromkeys(ops))
+        present.update(dict.fromkeys(name for name, node in nodes.items() if node.kind is not None))
+        for name in present:
+            shown = self._merge(
+                join(directory, name), ops.get(name), nodes.get(name), listing.entries.get(name), implied=name in ops
+            )
+            if shown is not None:
+                yield name, shown
+
+    def is_litter(self, path: RemotePath, listing: Listing) -> bool:
+        """Whether a file of that name lives on this mount only: an editor's temporary that the remote does not have."""
+        name = name_of(path)
+        return name not in listing.entries and any(fnmatchcase(name, pattern) for pattern in self._config.litter)
+
+    def _merge(
+        self, path: RemotePath, record: Record | None, node: LocalNode | None, entry: Entry | None, *, implied: bool | None = None
+    ) -> Shown | None:  # fmt: skip
+        if node is not None and node.kind is Kind.DIRECTORY:
+            return self._directory(node, entry)
+        if node is not None and node.kind is Kind.FILE and node.body is not None:
+            return self._file(node, size=node.body.size, mtime=node.mtime or 0.0, content=Unsent(node.body), local=True)
+        if record is not None:
+            return self._by_op(path, record, node, entry)
+        if entry is not None and entry.kind is Kind.DIRECTORY:
+            return self._directory(node, entry)
+        if entry is not None and entry.revision is not None:
+            return self._file(
+                node, size=entry.size, mtime=_mtime(node, entry), content=AtRemote(path, entry.revision),
+                base=Base(entry.revision, entry.digest),
+            )  # fmt: skip
+        if self._ledger.implies_directory(path) if implied is None else implied:
+            return self._directory(node, None)
+        return None
+
+    def _by_op(self, path: RemotePath, record: Record, node: LocalNode | None, entry: Entry | None) -> Shown | None:
+        op = record.op
+        if op.kind in (OpKind.DELETE, OpKind.RMDIR) or op.target != path:
+            return self._directory(node, None) if self._ledger.implies_directory(path) else None
+        mtime = node.mtime if node is not None and node.mtime is not None else op.created_at
+        if op.body is not None:
+            return self._file(
+                node, size=op.body.size, mtime=mtime, content=Unsent(op.body), base=op.target_base, op_id=op.op_id
+            )
+        moved = op.target if op.step else op.path
+        base = op.target_base if op.step else op.base
+        source = self._listings.entry(moved)
+        known = source if source is not None and source.revision == base.revision else None
+        return self._file(
+            node, size=None if known is None else known.size, mtime=mtime if known is None else _mtime(node, known),
+            content=AtRemote(moved, base.revision) if base.revision is not None else None, base=op.target_base, op_id=op.op_id,
+        )  # fmt: skip
+
+    def _file(
+        self, node: LocalNode | None, *, size: int | None, mtime: float, content: Content | None, base: Base = ABSENT,
+        op_id: OpId | None = None, local: bool = False,
+    ) -> Shown:  # fmt: skip
+        mode, uid, gid = self._owner(node, 0o666)
+        return Shown(
+            kind=Kind.FILE,
+            size=size,
+            mode=mode,
+            uid=uid,
+            gid=gid,
+            mtime=mtime,
+            content=content,
+            base=base,
+            op_id=op_id,
+            local=local,
+        )
+
+    def _directory(self, node: LocalNode | None, entry: Entry | None) -> Shown:
+        mode, uid, gid = self._owner(node, 0o777)
+        mtime = node.mtime if node is not None and node.mtime is not None else entry.mtime if entry is not None else 0.0
+        return Shown(kind=Kind.DIRECTORY, size=0, mode=mode, uid=uid, gid=gid, mtime=mtime or self._started_at)
+
+    def _owner(self, node: LocalNode | None, full: int) -> tuple[int, int, int]:
+        mode = full & ~self._config.umask if node is None or node.mode is None else node.mode
+        uid = self._config.uid if node is None or node.uid is None else node.uid
+        gid = self._config.gid if node is None or node.gid is None else node.gid
+        return mode, uid, gid
+
+
+def _mtime(node: LocalNode | None, entry: Entry) -> float:
+    """Our own time of what we delivered, until the remote has another revision."""
+    if node is not None and node.mtime is not None and node.mtime_revision == entry.revision:
+        return node.mtime
+    return entry.mtime

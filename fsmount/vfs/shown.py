@@ -1,0 +1,42 @@
+"""What stands at a path: its attributes and where its bytes are."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from fsmount.model import ABSENT, Base, Body, Kind, OpId, RemotePath, Revision
+
+
+class Unsent(Struct, frozen=True):
+    """Bytes on this disk: the body of an op, or a litter file."""
+
+    body: Body
+
+
+class AtRemote(Struct, frozen=True):
+    """Bytes at the remote (or in the cache): one revision of the file at ``path`` there."""
+
+    path: RemotePath
+    revision: Revision
+
+
+Content = Unsent | AtRemote
+
+
+class Shown(Struct, frozen=True, kw_only=True):
+    """One name as a program sees it. ``size`` is None while it is not known exactly; ``content`` is None for directories.
+
+    ``base`` is what the remote is known to hold there; ``op_id`` the unsettled op that decides, ``local`` whether the
+    file lives on this mount only.
+    """
+
+    kind: Kind
+    size: int | None
+    mode: int
+    uid: int
+    gid: int
+    mtime: float
+    content: Content | None = None
+    base: Base = ABSENT
+    op_id: OpId | None = None
+    local: bool = False

@@ -1,0 +1,266 @@
+"""Names to nodes: looks a name up in the overlay and binds what it finds to an inode.
+
+Invariant: a node with open handles stands for one version of its file. When the remote's version changes meanwhile the
+name gets a new node; a file that is being written keeps its node, and its draft is what everybody sees.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+from collections.abc import Iterator
+
+import trio
+from msgspec.structs import replace
+
+from fsmount.config import Config
+from fsmount.errors import FileError, RemoteError
+from fsmount.model import Attr, Entry, Kind, RemotePath, parent_of
+from fsmount.ports import Clock, Spool
+from fsmount.vfs.contents import Contents
+from fsmount.vfs.inodes import Inodes, Node
+from fsmount.vfs.listings import Listing, Listings
+from fsmount.vfs.overlay import Ledger, Overlay
+from fsmount.vfs.shown import AtRemote, Shown, Unsent
+
+NAME_MAX = 255
+_NOTHING = Listing({}, 0.0, 0.0)
+
+
+class Tree:
+    """The tree as programs see it."""
+
+    def __init__(
+        self, config: Config, ledger: Ledger, listings: Listings, contents: Contents, spool: Spool, clock: Clock
+    ) -> None:  # fmt: skip
+        self.inodes = Inodes(config.remote.root)
+        self.listings = listings
+        self.contents = contents
+        self.overlay = Overlay(config, ledger, listings, clock.now())
+        self._ledger = ledger
+        self._spool = spool
+        self._clock = clock
+        self._writing: set[Node] = set()
+
+    def path(self, node: Node) -> RemotePath:
+        """Where the node stands on the remote."""
+        return self.inodes.path(node)
+
+    async def listing(self, directory: Node) -> Listing:
+        """What the remote has in a directory. A checkpoint where it must be asked; raises RemoteError."""
+        return await self.listings.directory(self.path(directory))
+
+    # one name
+
+    async def find(self, parent: Node, name: str) -> Node | None:
+        """The node of that name, None where nothing stands. A checkpoint where the remote must be asked.
+
+        Raises FileError (ENAMETOOLONG, ENOTDIR), RemoteError where neither the journal nor the remote can tell.
+        """
+        check_name(name)
+        if parent.kind is not Kind.DIRECTORY:
+            raise FileError(errno.ENOTDIR, name)
+        known = self.inodes.known(parent, name)
+        if known is not None and known.draft is not None:
+            return known
+        if parent.detached:
+            return None
+        try:
+            listing, failure = await self.listing(parent), None
+        except RemoteError as error:
+            listing, failure = _NOTHING, error
+        shown = self.overlay.look(self.path(parent), name, listing)
+        if shown is None and failure is not None:
+            raise failure
+        return self.bind(parent, name, shown)
+
+    async def existing(self, parent: Node, name: str) -> Node:
+        """As ``find``; raises FileError ENOENT for nothing."""
+        node = await self.find(parent, name)
+        if node is None:
+            raise FileError(errno.ENOENT, name)
+        return node
+
+    def bind(self, parent: Node, name: str, shown: Shown | None) -> Node | None:
+        """The node that stands for ``shown`` under that name from now on; None for nothing."""
+        known = self.inodes.known(parent, name)
+        if known is not None and known.draft is not None:
+            return known
+        if shown is None:
+            if known is not None:
+                self.inodes.detach(known)
+            return None
+        if known is not None and known.handles and _another_version(known.shown, shown):
+            self.inodes.detach(known)
+        node = self.inodes.node(parent, name, shown.kind)
+        self.show(node, shown)
+        return node
+
+    def outdated(self, node: Node) -> bool:
+        """Whether the name has another version now than the node's open handles have."""
+        if not node.handles or node.parent is None or node.draft is not None:
+            return False
+        listing = self.listings.held(self.path(node.parent))
+        shown = None if listing is None else self.overlay.look(self.path(node.parent), node.name, listing)
+        return shown is not None and _another_version(node.shown, shown)
+
+    def show(self, node: Node, shown: Shown) -> None:
+        """The node stands for ``shown`` from now on."""
+        if node.shown is not None and node.shown.content != shown.content and node.source is not None:
+            node.source.close()
+            node.source = None
+        content = shown.content
+        if shown.size is None and isinstance(content, AtRemote):
+            if node.shown is not None and node.shown.content == shown.content:
+                shown = replace(shown, size=node.shown.size)
+            if shown.size is None:
+                shown = replace(shown, size=self.contents.known_size(content.path, content.revision))
+        node.shown = shown
+
+    # a whole directory
+
+    async def children(self, directory: Node) -> list[tuple[str, Shown]]:
+        """Everything in a directory, in the order of the names; files that are being created included.
+
+        A checkpoint; raises RemoteError where the remote must be asked and cannot be.
+        """
+        try:
+            listing, failure = await self.listing(directory), None
+        except RemoteError as error:
+            listing, failure = _NOTHING, error
+        found = dict(self.overlay.names(self.path(directory), listing))
+        for node in self._writing:
+            if node.parent is directory and not node.detached and node.shown is not None:
+                found[node.name] = node.shown
+        if failure is not None and not found:
+            raise failure
+        return sorted(found.items())
+
+    async def measure(self, children: list[tuple[str, Shown]]) -> None:
+        """Fetches the sizes that no listing tells, 8 at once, so that ``quick_attr`` knows them; what fails stays unknown."""
+        limit = trio.CapacityLimiter(8)
+
+        async def one(content: AtRemote) -> None:
+            async with limit:
+                with contextlib.suppress(RemoteError, FileError):
+                    await self.contents.size(content.path, content.revision)
+
+        async with trio.open_nursery() as nursery:
+            for _, shown in children:
+                content = shown.content
+                if (
+                    shown.size is None
+                    and isinstance(content, AtRemote)
+                    and self.contents.known_size(content.path, content.revision) is None
+                ):
+                    nursery.start_soon(one, content)
+
+    # attributes
+
+    async def refresh(self, node: Node) -> None:
+        """Looks at the node's name again. A checkpoint where the remote must be asked; an unreachable remote changes nothing."""
+        if node.detached or node.draft is not None or node.parent is None:
+            return
+        if self.listings.fresh(self.path(node.parent)) is None:
+            try:
+                await self.listing(node.parent)
+            except RemoteError:
+                if node.shown is None:
+                    raise
+                return
+        listing = self.listings.held(self.path(node.parent)) or self.listings.fresh(self.path(node.parent)) or _NOTHING
+        if listing is not _NOTHING or node.shown is None:
+            shown = self.overlay.look(self.path(node.parent), node.name, listing)
+            if (
+                shown is not None
+                and shown.kind is node.kind
+                and not (node.handles and _another_version(node.shown, shown))
+            ):
+                self.show(node, shown)
+
+    async def attr(self, node: Node) -> Attr:
+        """What ``stat`` shows. A checkpoint where an exact size must be fetched; raises RemoteError."""
+        shown = self._shown(node)
+        if shown.size is None:
+            shown = await self._measured(node, shown)
+        return self._attr(node, shown)
+
+    def quick_attr(self, node: Node) -> Attr | None:
+        """The same without a checkpoint; None where the size is not known exactly."""
+        shown = self._shown(node)
+        return None if shown.size is None else self._attr(node, shown)
+
+    def _shown(self, node: Node) -> Shown:
+        if node.parent is None:
+            return self.overlay.root()
+        if node.shown is None:
+            raise FileError(errno.ESTALE, node.name)
+        return node.shown
+
+    async def _measured(self, node: Node, shown: Shown) -> Shown:
+        if not isinstance(shown.content, AtRemote):
+            raise FileError(errno.EIO, f"{self.path(node)}: its content is at an unknown revision")
+        size = await self.contents.size(shown.content.path, shown.content.revision)
+        if node.shown is not None and node.shown.content == shown.content:
+            node.shown = replace(node.shown, size=size)
+        return replace(shown, size=size)
+
+    def _attr(self, node: Node, shown: Shown) -> Attr:
+        draft = node.draft
+        size = shown.size or 0
+        mtime = shown.mtime
+        if draft is not None:
+            size, mtime = draft.draft.size, draft.mtime
+        elif node.orphan is not None:
+            size = node.orphan.size
+        return Attr(
+            ino=node.ino, kind=node.kind, size=size, mode=shown.mode, uid=shown.uid, gid=shown.gid, mtime=mtime, ctime=mtime,
+            nlink=0 if node.detached else 2 if node.kind is Kind.DIRECTORY else 1,
+        )  # fmt: skip
+
+    # what is being written
+
+    def writing(self, node: Node) -> None:
+        """The node has a draft."""
+        self._writing.add(node)
+
+    def closed(self, node: Node) -> None:
+        """The node has its draft no longer."""
+        self._writing.discard(node)
+
+    def drafts(self) -> Iterator[Node]:
+        """Every node that has a draft."""
+        return iter(tuple(self._writing))
+
+    # what the uploader reports
+
+    def delivered(self, path: RemotePath, entry: Entry | None) -> None:
+        """The remote holds ``entry`` at ``path`` now, by our own op; a node that showed the op's body shows that revision."""
+        self.listings.learn(path, entry)
+        node = self.inodes.find(path)
+        if node is None or entry is None or node.shown is None or node.draft is not None or entry.revision is None:
+            return
+        if isinstance(node.shown.content, Unsent) and node.shown.content.body.digest in (entry.digest, None):
+            shown = self.overlay.look(parent_of(path), node.name, Listing({node.name: entry}, 0.0, 0.0))
+            if shown is not None and shown.kind is node.kind:
+                self.show(node, shown)
+
+
+def _another_version(now: Shown | None, then: Shown) -> bool:
+    """Whether an open file must keep what it has: the remote has another revision with other content."""
+    if now is None or now.content == then.content:
+        return False
+    if not isinstance(now.content, AtRemote) or not isinstance(then.content, AtRemote):
+        return (
+            isinstance(now.content, Unsent)
+            and isinstance(then.content, AtRemote)
+            and now.content.body.digest != then.base.digest
+        )
+    same = now.base.digest is not None and now.base.digest == then.base.digest
+    return now.content.revision != then.content.revision and not same
+
+
+def check_name(name: str) -> None:
+    """Raises FileError ENAMETOOLONG; the kernel lets up to 1,024 bytes through."""
+    if len(name.encode("utf-8", "surrogateescape")) > NAME_MAX:
+        raise FileError(errno.ENAMETOOLONG, name[:40] + "…")

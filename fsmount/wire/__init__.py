@@ -1,0 +1,1 @@
+"""The JSON of the relayfile protocol, shared by client and server; holds shapes only, no behaviour."""

@@ -1,0 +1,33 @@
+"""What every test shares: the switch that leaves real mounts out, and the reason shown when they cannot be made."""
+
+import os
+import shutil
+
+import pytest
+
+from tests.support.server import relay_server
+
+__all__ = ["relay_server"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--no-mount", action="store_true", help="leave out the tests that need a real FUSE mount")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    reason = _why_no_mount(config)
+    if reason is None:
+        return
+    for test in items:
+        if test.get_closest_marker("mount") is not None:
+            test.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _why_no_mount(config: pytest.Config) -> str | None:
+    if config.getoption("--no-mount"):
+        return "--no-mount was given"
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        return "/dev/fuse cannot be opened here"
+    if shutil.which("fusermount3") is None:
+        return "fusermount3 is not installed"
+    return None

@@ -1,0 +1,100 @@
+"""A mount's facts that a test sets, over a real journal and spool, with the gestures that bring an op into a state."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from fsmount.journal import SqliteJournal, open_journal
+from fsmount.model import ABSENT, Attempt, Claim, OpId, Reason, RemotePath
+from fsmount.ports import (
+    CacheUse, Connection, ConnectionState, Feed, MountIdentity, Preconditions, SpoolUse, Timing, Traffic, Transfer,
+)  # fmt: skip
+from fsmount.spool import FileSpool
+from tests.support.clock import ManualClock
+
+TIMING = Timing(settle=0.0, max_settle=0.0, delete_settle=0.0, open_settle=0.0)
+
+
+class Mounted:
+    """Implements ports.Facts and ports.Commands; every fact is an attribute."""
+
+    def __init__(self, directory: Path, *, root: str = "/", pid: int | None = 4711) -> None:
+        self.clock = ManualClock()
+        self.journal: SqliteJournal = open_journal(directory / "journal.db", self.clock, TIMING)
+        self.spooled = FileSpool(directory / "spool")
+        self.identity = MountIdentity(
+            name="notes",
+            remote="relayfile+http://127.0.0.1:8080/ws",
+            workspace="ws",
+            root=RemotePath(root),
+            mountpoint="/mnt/notes",
+            version="0.1.0",
+            pid=pid,
+            started_at=None if pid is None else self.clock.now(),
+        )
+        self.way = Connection(state=ConnectionState.ONLINE, feed=Feed.POLLING, last_contact_at=self.clock.now())
+        self.sending: tuple[Transfer, ...] = ()
+
+    def now(self) -> float:
+        return self.clock.now()
+
+    def connection(self) -> Connection:
+        return self.way
+
+    def preconditions(self) -> Preconditions:
+        return Preconditions.ENFORCED
+
+    def transfers(self) -> Sequence[Transfer]:
+        return self.sending
+
+    def traffic(self) -> Traffic:
+        return Traffic(requests=3, bytes_down=10)
+
+    def cache(self) -> CacheUse:
+        return CacheUse(bytes=1536, limit=10 << 30, hits=5, misses=2)
+
+    def spool(self) -> SpoolUse:
+        return SpoolUse(bytes=0, limit=1 << 30)
+
+    def retry(self, op_id: OpId) -> None:
+        self.journal.retry(op_id)
+
+    def discard(self, op_id: OpId) -> None:
+        self.journal.discard(op_id)
+
+    # gestures
+
+    def save(self, path: str, content: bytes = b"hello") -> OpId:
+        """A new file of ``content`` was closed at ``path``."""
+        with_draft = self.spooled.create()
+        self.journal.begin_draft(with_draft.draft_id, RemotePath(path), ABSENT)
+        with_draft.write(0, content)
+        body = self.spooled.seal(with_draft.draft_id, with_draft.body.digest)
+        with_draft.close()
+        self.journal.end_draft(with_draft.draft_id)
+        return self.journal.put(
+            None, RemotePath(path), ABSENT, body, content_type="text/plain", mtime=self.now(), open=False
+        )
+
+    def claim(self, op_id: OpId) -> Claim:
+        """The uploader began to send it."""
+        return next(claim for claim in self.journal.claim(100) if claim.op.op_id == op_id)
+
+    def refuse(self, op_id: OpId, status: int = 422, reason: Reason = Reason.REJECTED, body: str = "") -> None:
+        """The remote refused it for good."""
+        error = f"{status} schema_violation: title is required"
+        attempt = Attempt(at=self.now(), status=status, error=error, duration=0.012, correlation_id="c1", body=body)
+        self.journal.bury(self.claim(op_id), reason, f"the remote refused it: {error}", attempt, charged=True)
+
+    def answered(self, status: int = 200) -> Attempt:
+        """The attempt that the remote took."""
+        return Attempt(at=self.now(), status=status, error=None, duration=0.005)
+
+    def dead(self, path: str, content: bytes = b"hello", reason: Reason = Reason.REJECTED, body: str = "") -> OpId:
+        """A saved file that the remote refused."""
+        op_id = self.save(path, content)
+        self.refuse(op_id, reason=reason, body=body)
+        return op_id
+
+

@@ -1,0 +1,202 @@
+"""The JSON is the contract with programs: members, their order, and bytes that any parser takes."""
+
+import json as stdlib
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from fsmount.model import ABSENT, Base, Body, Op, OpId, OpKind, Reason, Record, RemotePath, Revision, State
+from fsmount.ports import Connection, ConnectionState
+from fsmount.render import json
+from fsmount.status import snapshot
+from tests.support.facts import Mounted
+
+OP_MEMBERS = """
+opId path attempts lastStatus lastBody ts kind toPath state reason message hint mountPath provider baseRevision
+remoteOpId blockedBy supersededBy group contentType size sha256 createdAt firstAttemptAt lastAttemptAt nextAttemptAt
+history""".split()
+STATUS_MEMBERS = """
+schema name remote remotePath mountpoint pid version startedAt uptimeSeconds health connection preconditions queue
+transfers failedAttempts failedWritebacks deadLetters lastErrorByProvider cache spool counters""".split()
+STATE_MEMBERS = """
+workspaceId remoteRoot localRoot mode status pendingWriteback pendingConflicts failedWritebacks deniedPaths
+lastEventAt lastError outbox""".split()
+ROOT = RemotePath("/")
+
+
+def parsed(rendered: bytes) -> dict[str, object]:
+    members = stdlib.loads(rendered)
+    assert isinstance(members, dict)
+    return members
+
+
+def a_record(state: State = State.DEAD, *, body: bool = True, **more: object) -> Record:
+    op = Op(
+        op_id=OpId("op_" + "0" * 26),
+        seq=1,
+        kind=OpKind.PUT if body else OpKind.DELETE,
+        path=RemotePath("/github/a b.txt"),
+        base=ABSENT,
+        body=Body(size=3, digest=None) if body else None,
+        created_at=0.0,
+    )
+    return Record(op=op, state=state, **more)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Mounted:
+    return Mounted(tmp_path, root="/github")
+
+
+def test_a_dead_letter_has_every_member_in_order(mounted: Mounted) -> None:
+    op_id = mounted.dead("/github/issues/7.json", body='{"code":"schema_violation"}')
+    record = mounted.journal.record(op_id)
+    assert record is not None
+    rendered = json.op(record, RemotePath("/github"), mounted.clock)
+    shown = parsed(rendered)
+    assert list(shown) == OP_MEMBERS
+    assert rendered.endswith(b"\n}\n")
+    assert rendered.startswith(b'{\n  "opId"')
+    assert shown["mountPath"] == "issues/7.json"
+    assert shown["ts"] == "2023-11-14T22:13:20.000Z"
+    assert (shown["lastStatus"], shown["attempts"]) == (422, 1)
+    assert shown["lastBody"] == '{"code":"schema_violation"}'
+    assert shown["history"] == [
+        {
+            "at": "2023-11-14T22:13:20.000Z",
+            "status": 422,
+            "error": "422 schema_violation: title is required",
+            "durationMs": 12,
+            "correlationId": "c1",
+        }
+    ]
+
+
+def test_an_op_never_sent_has_every_member_too(mounted: Mounted) -> None:
+    record = mounted.journal.record(mounted.save("/github/x"))
+    assert record is not None
+    shown = parsed(json.op(record, ROOT, mounted.clock))
+    assert list(shown) == OP_MEMBERS
+    assert (shown["lastStatus"], shown["lastBody"], shown["history"]) == (0, "", [])
+    assert shown["nextAttemptAt"] == "2023-11-14T22:13:20.000Z"
+
+
+def test_without_a_daemon_nothing_is_next(mounted: Mounted) -> None:
+    record = mounted.journal.record(mounted.save("/github/x"))
+    assert record is not None
+    assert parsed(json.op(record, ROOT))["nextAttemptAt"] is None
+
+
+def test_an_op_without_a_body_has_no_size_and_no_digest(mounted: Mounted) -> None:
+    mounted.journal.delete(RemotePath("/github/x"), Base(Revision("r1")))
+    (record,) = mounted.journal.records(State.PENDING)
+    shown = parsed(json.op(record, ROOT, mounted.clock))
+    assert (shown["size"], shown["sha256"], shown["baseRevision"]) == (None, None, "r1")
+
+
+def test_a_damaged_record_is_shown_with_its_raw_text() -> None:
+    shown = parsed(json.op(a_record(malformed="kind='\ud800zap'", message="this record is damaged"), ROOT))
+    assert list(shown) == [*OP_MEMBERS, "raw"]
+    assert shown["state"] == "malformed"
+    assert "zap" in str(shown["raw"])
+
+
+def test_a_body_is_cut_at_a_character() -> None:
+    assert json.cut("é" * 1000) == "é" * 512
+    assert json.cut("x" + "é" * 1000) == "x" + "é" * 511
+
+
+def test_names_of_any_bytes_make_json_that_jq_reads() -> None:
+    rendered = json.encode({"path": b"/a\xff\x9b\x1b\n".decode("utf-8", "surrogateescape") + "\x9b\u2028"})
+    rendered.decode("utf-8")
+    assert not [byte for byte in rendered if byte < 32 and byte != 10]
+    assert b"\xc2\x9b" not in rendered
+    subprocess.run(["python3", "-m", "json.tool"], input=rendered, check=True, capture_output=True, timeout=20)
+
+
+@pytest.mark.parametrize("reason", list(Reason))
+@pytest.mark.parametrize("body", [True, False])
+def test_every_reason_says_what_to_do_in_commands_that_are_there(reason: Reason, body: bool) -> None:
+    hint = str(parsed(json.op(a_record(reason=reason, body=body), ROOT))["hint"])
+    assert "op_000" in hint or "save" in hint
+    assert not any(absent in hint for absent in ("force", "held", "conflict/", "ctl"))
+    assert "{" not in hint
+
+
+def test_a_path_in_a_command_is_quoted() -> None:
+    hint = parsed(json.op(a_record(reason=Reason.INTERRUPTED), ROOT))["hint"]
+    assert "cp .relay/content/op_00000000000000000000000000 'github/a b.txt'" in str(hint)
+
+
+def test_a_superseded_op_is_not_said_to_be_retryable() -> None:
+    shown = parsed(json.op(a_record(State.DISCARDED, superseded_by=OpId("op_new")), ROOT))
+    assert "retry/" not in str(shown["hint"])
+    assert shown["supersededBy"] == "op_new"
+
+
+def test_a_blocked_op_names_what_it_waits_for() -> None:
+    shown = parsed(json.op(a_record(State.PENDING, blocked_by=OpId("op_first")), ROOT))
+    assert shown["blockedBy"] == "op_first"
+    assert "op_first" in str(shown["hint"])
+    assert "op_first" in str(shown["message"])
+
+
+def test_the_status_has_every_member_in_order(mounted: Mounted) -> None:
+    mounted.dead("/github/x")
+    shown = parsed(json.status(snapshot(mounted)))
+    assert list(shown) == STATUS_MEMBERS
+    assert shown["connection"] == {
+        "state": "online",
+        "feed": "polling",
+        "lastContactAt": "2023-11-14T22:13:20.000Z",
+        "offlineSince": None,
+        "nextProbeAt": None,
+    }
+    assert shown["queue"] == {
+        "pending": 0,
+        "sending": 0,
+        "blocked": 0,
+        "held": 0,
+        "deadLetter": 1,
+        "discarded": 0,
+        "bytes": 0,
+        "oldestAt": None,
+    }
+    assert list(shown["deadLetters"][0]) == ["opId", "path", "reason", "attempts", "lastStatus", "ts"]  # type: ignore[index]
+    assert list(shown["lastErrorByProvider"]["github"]) == ["opId", "path", "status", "message", "at"]  # type: ignore[index]
+
+
+def state_of(mounted: Mounted) -> dict[str, object]:
+    return parsed(json.state(snapshot(mounted)))
+
+
+def test_the_state_has_the_members_of_relayfile(mounted: Mounted) -> None:
+    shown = state_of(mounted)
+    assert list(shown) == STATE_MEMBERS
+    assert (shown["status"], shown["lastError"], shown["mode"]) == ("ready", None, "fuse")
+
+
+def test_the_state_counts_and_names_the_last_error(mounted: Mounted) -> None:
+    mounted.dead("/github/x")
+    mounted.save("/github/y")
+    shown = state_of(mounted)
+    assert shown["status"] == "writeback-needs-attention"
+    assert shown["outbox"] == {"pending": 1, "needsAttention": 1, "failed": 1, "acked": 0}
+    error = shown["lastError"]
+    assert isinstance(error, dict)
+    assert (error["kind"], error["statusCode"], error["code"]) == ("http", 422, "schema_violation")
+
+
+def test_the_state_words(mounted: Mounted) -> None:
+    mounted.save("/github/y")
+    assert state_of(mounted)["status"] == "writeback-pending"
+    mounted.dead("/github/x", reason=Reason.CONFLICT)
+    assert (state_of(mounted)["status"], state_of(mounted)["pendingConflicts"]) == ("conflict", 1)
+    mounted.way = Connection(state=ConnectionState.OFFLINE, offline_since=mounted.now())
+    assert state_of(mounted)["status"] == "offline"
+
+
+def test_a_mount_that_has_not_met_its_remote_is_syncing(mounted: Mounted) -> None:
+    mounted.way = Connection()
+    assert state_of(mounted)["status"] == "syncing"

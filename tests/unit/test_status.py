@@ -1,0 +1,113 @@
+"""One builder makes the snapshot; health is what is unresolved now."""
+
+from pathlib import Path
+
+import pytest
+
+from fsmount.model import Base, Receipt, RemotePath, Revision
+from fsmount.ports import Connection, ConnectionState, MountIdentity
+from fsmount.status import AtRest, Health, snapshot
+from tests.support.facts import Mounted
+
+
+@pytest.fixture
+def mounted(tmp_path: Path) -> Mounted:
+    return Mounted(tmp_path)
+
+
+def test_an_empty_queue_is_ok(mounted: Mounted) -> None:
+    assert snapshot(mounted).health is Health.OK
+
+
+def test_a_waiting_op_is_busy(mounted: Mounted) -> None:
+    mounted.save("/a/x")
+    assert snapshot(mounted).health is Health.BUSY
+
+
+def test_an_op_being_sent_is_busy(mounted: Mounted) -> None:
+    mounted.claim(mounted.save("/a/x"))
+    shown = snapshot(mounted)
+    assert (shown.health, shown.queue.pending, shown.queue.sending) == (Health.BUSY, 0, 1)
+
+
+def test_a_dead_letter_outweighs_a_waiting_op(mounted: Mounted) -> None:
+    mounted.dead("/a/x")
+    mounted.save("/a/y")
+    assert snapshot(mounted).health is Health.FAILING
+
+
+@pytest.mark.parametrize(
+    ("state", "health"),
+    [
+        (ConnectionState.AUTH, Health.AUTH),
+        (ConnectionState.OFFLINE, Health.OFFLINE),
+        (ConnectionState.LIMITED, Health.FAILING),
+        (ConnectionState.UNKNOWN, Health.FAILING),
+    ],
+)
+def test_the_connection_outweighs_dead_letters_only_when_nothing_can_be_sent(
+    mounted: Mounted, state: ConnectionState, health: Health
+) -> None:
+    mounted.dead("/a/x")
+    mounted.way = Connection(state=state)
+    assert snapshot(mounted).health is health
+
+
+def test_what_failed_and_was_then_delivered_is_history(mounted: Mounted) -> None:
+    op_id = mounted.dead("/a/x")
+    mounted.retry(op_id)
+    claim = mounted.claim(op_id)
+    receipt = Receipt(path=RemotePath("/a/x"), revision=Revision("r1"))
+    attempt = mounted.journal.last_errors()["a"][1]
+    mounted.journal.acknowledge(claim, receipt, attempt)
+    shown = snapshot(mounted)
+    assert shown.health is Health.OK
+    assert shown.failed_writebacks == 1
+    assert shown.failed_attempts == 1
+    assert shown.dead_letters == ()
+    assert shown.last_error_by_provider == {}
+    assert shown.counters.acknowledged == 1
+
+
+def test_dead_letters_carry_the_status_of_their_last_attempt(mounted: Mounted) -> None:
+    op_id = mounted.dead("/a/x")
+    (letter,) = snapshot(mounted).dead_letters
+    assert (letter.op_id, letter.last_status, letter.attempts) == (op_id, 422, 1)
+
+
+def test_the_newest_hundred_dead_letters_are_listed_and_all_are_counted(mounted: Mounted) -> None:
+    first = mounted.dead("/a/first")
+    for number in range(100):
+        mounted.dead(f"/a/{number}")
+    shown = snapshot(mounted)
+    assert shown.queue.dead_letter == 101
+    assert len(shown.dead_letters) == 100
+    assert first not in [letter.op_id for letter in shown.dead_letters]
+
+
+def test_the_last_error_is_kept_for_each_provider(mounted: Mounted) -> None:
+    mounted.dead("/a/x")
+    mounted.clock.advance(1)
+    newest = mounted.dead("/a/y")
+    mounted.dead("/b/x")
+    errors = snapshot(mounted).last_error_by_provider
+    assert list(errors) == ["a", "b"]
+    assert errors["a"].op_id == newest
+
+
+def test_a_journal_alone_makes_the_snapshot_of_a_stopped_mount(mounted: Mounted) -> None:
+    mounted.dead("/a/x")
+    identity = MountIdentity(
+        name="notes", remote="r", workspace="ws", root=RemotePath("/"), mountpoint=None, version="0.1.0"
+    )
+    shown = snapshot(AtRest(identity, mounted.journal, mounted.clock))
+    assert shown.health is Health.STOPPED
+    assert shown.queue.dead_letter == 1
+    assert shown.uptime_seconds is None
+    assert shown.cache.bytes is None
+
+
+def test_a_delete_waits_without_bytes(mounted: Mounted) -> None:
+    mounted.journal.delete(RemotePath("/a/x"), Base(Revision("r1")))
+    shown = snapshot(mounted)
+    assert (shown.queue.pending, shown.queue.bytes) == (1, 0)
