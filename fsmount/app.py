@@ -1,4 +1,4 @@
-"""The composition root: joins the parts, and starts and stops them in order. The only module that names concrete classes.
+"""The composition root: joins the parts, starts and stops them in order; alone in naming concrete classes.
 
 Invariant: everything runs in one nursery. Lock, journal and recovery come before the mount, mounting is the last act of
 the start; at the end the mount goes first, then what it stands on.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -154,6 +154,7 @@ class Daemon:
         )
         self._last_event_at: float | None = None
         self._released = trio.Event()
+        self._delivered = False
         self.journal = journal
         self.identity = MountIdentity(
             name=config.name,
@@ -218,28 +219,17 @@ class Daemon:
 
         if not known:
             await self._first_contact()
-        operations = self._operations()
-        session.mount(
-            operations,
-            self._config.mountpoint,
-            fsname=str(self._config.remote),
-            allow_other=self._config.allow_other,
-            read_only=self._config.read_only,
-        )
+        self._mount()
         clean = False
         try:
-            self._announce()
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._stop_on_signal)
-                nursery.start_soon(self._connection.run)
-                nursery.start_soon(self._uploader.run)
-                nursery.start_soon(self._follow_feed)
+                for task in (self._stop_on_signal, self._connection.run, self._uploader.run, self._follow_feed):
+                    nursery.start_soon(task)
                 nursery.start_soon(self._sweep)
                 nursery.start_soon(self._retain)
                 nursery.start_soon(_call_when_serving, ready)
                 await session.serve()
-                await self._filesystem.settle_drafts()
-                await self._uploader.drain(self._clock.monotonic() + self._drain_seconds())
+                await self._deliver()
                 nursery.cancel_scope.cancel()
             clean = True
         finally:
@@ -250,6 +240,28 @@ class Daemon:
                 await self._remote.aclose()
         self._take_leave()
         return 0
+
+    def _mount(self) -> None:
+        """Registers and mounts; where that fails, the registration is as it was before."""
+        from fsmount.fuse import session
+
+        before = registry.at(str(self._config.mountpoint))
+        operations = self._operations()
+        self._announce()
+        try:
+            session.mount(
+                operations,
+                self._config.mountpoint,
+                fsname=str(self._config.remote),
+                allow_other=self._config.allow_other,
+                read_only=self._config.read_only,
+            )
+        except FsmountError:
+            registry.remove(str(self._config.mountpoint))
+            if before is not None:
+                registry.write(before)
+            raise
+        self._log.note("mount", f"mounted {self._config.remote} at {self._config.mountpoint}")
 
     async def _first_contact(self) -> None:
         """Asks a remote that this state directory does not know; raises RemoteError if it is not there or not one."""
@@ -293,7 +305,6 @@ class Daemon:
                 started_at=self._clock.now(),
             )
         )
-        self._log.note("mount", f"mounted {self._config.remote} at {self._config.mountpoint}")
 
     def _take_leave(self) -> None:
         """The registration stays while something is unresolved, so that commands still find it."""
@@ -345,23 +356,30 @@ class Daemon:
         from fsmount.fuse import session
 
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for _ in signals:
-                break
+            await anext(signals)
             self._filesystem.files.closing = True
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._until_second_signal, signals, nursery.cancel_scope)
-                await self._filesystem.settle_drafts()
-                await self._uploader.drain(self._clock.monotonic() + self._drain_seconds())
+                nursery.start_soon(_cancel_at_next, signals, nursery.cancel_scope)
+                await self._deliver()
                 nursery.cancel_scope.cancel()
+        self._delivered = True
         session.stop()
 
-    async def _until_second_signal(self, signals: object, scope: trio.CancelScope) -> None:
-        async for _ in signals:  # type: ignore[attr-defined]
-            scope.cancel()
+    async def _deliver(self) -> None:
+        """At the end, once: what is written is journalled, what is queued is sent for as long as --drain allows."""
+        if not self._delivered:
+            await self._filesystem.settle_drafts()
+            await self._uploader.drain(seconds=self._drain_seconds())
+        self._delivered = True
 
     def _drain_seconds(self) -> float:
         asked = self._state.asked_drain()
         return self._config.drain if asked is None else asked
+
+
+async def _cancel_at_next(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    await anext(signals)
+    scope.cancel()
 
 
 async def _call_when_serving(ready: Callable[[], None]) -> None:
@@ -421,7 +439,9 @@ def offline(state_dir: Path) -> Iterator[Offline]:
     """The state directory, locked; raises NotFound where there is no journal, StateError where a daemon has it."""
     state = StateDirectory(state_dir)
     if not state.journal.exists():
-        raise NotFound(f"{state_dir} holds no journal", hint="name a mount, or the directory that 'fsmount mount' printed")
+        raise NotFound(
+            f"{state_dir} holds no journal", hint="name a mount, or the directory that 'fsmount mount' printed"
+        )
     state.lock()
     try:
         clock = SystemClock()

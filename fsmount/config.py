@@ -23,7 +23,7 @@ DEFAULT_LITTER = (
 
 
 class RemoteUrl(Struct, frozen=True, kw_only=True):
-    """Where the files are. ``origin`` is the HTTP origin (``http://127.0.0.1:8080``), ``root`` the path shown at the mount's root."""
+    """Where the files are. ``origin`` is the HTTP origin (``http://127.0.0.1:8080``), ``root`` what the mount shows."""
 
     protocol: str
     origin: str

@@ -228,10 +228,10 @@ class Journal(Protocol):
         *,
         content_type: str,
         mtime: float,
-        open: bool,
+        still_open: bool,
     ) -> OpId:
         """Journals what a flush or close promises. Coalesces with the newest op of ``path`` where that was never attempted;
-        inherits its base; else made from ``shown``. ``open``: a handle that wrote it is still open."""
+        inherits its base; else made from ``shown``. ``still_open``: a handle that wrote it is still open."""
         ...
 
     def touch_draft(self, draft_id: DraftId) -> None:
@@ -274,7 +274,7 @@ class Journal(Protocol):
         ...
 
     def sealed(self, claim: Claim, body: Body) -> Claim:
-        """Records what sealing the claimed op's draft gave."""
+        """Records what sealing the claimed op's draft gave; with ``body.draft`` still set, what it is about to give."""
         ...
 
     def acknowledge(self, claim: Claim, receipt: Receipt, attempt: Attempt) -> list[OpId]:

@@ -5,9 +5,10 @@ import shutil
 
 import pytest
 
+from tests.support.mount import mount
 from tests.support.server import relay_server
 
-__all__ = ["relay_server"]
+__all__ = ["mount", "relay_server"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -110,12 +110,8 @@ def _around(path: str) -> Target | None:
 
 def _the_only_one() -> Target | None:
     known = [_registered(one) for one in registry.registrations()]
-    have = {one.mountpoint for one in known}
-    known += [
-        Target(mountpoint=line.mountpoint, name=line.source)
-        for line in mounts()
-        if line.ours and line.mountpoint not in have
-    ]
+    if not known:
+        known = [Target(mountpoint=line.mountpoint, name=line.source) for line in mounts() if line.ours]
     if len(known) > 1:
         raise UsageError("there are several mounts", hint="say which: " + ", ".join(str(one) for one in known))
     return known[0] if known else None

@@ -133,7 +133,7 @@ def _retried(ready: Stage) -> Iterator[Step]:
         command=f": > {shlex.quote(str(ready.rules))}",
     )
     yield Step(says="Retrying is a rename.", command="mv .relay/dead-letter/*.json .relay/retry/")
-    yield Step(says="Delivered this time.", command="fsmount wait")
+    yield Step(says="Delivered this time; if that was quick, nothing waits any more.", command="fsmount wait")
     yield Step(
         says="The server has this one too.",
         command=_look(ready, "/github/issues/8.json"),

@@ -20,13 +20,12 @@ from fsmount.fuse.attributes import absent, entry_attributes
 from fsmount.fuse.errno import errno_of
 from fsmount.model import Attr, Ino
 from fsmount.ports import Clock, EventLog
-from fsmount.vfs.control import ControlTree
+from fsmount.vfs.control import CONTROL_ROOT, ControlTree
 from fsmount.vfs.filesystem import Filesystem
 from fsmount.vfs.inodes import CONTROL, ROOT_INO, Node
 from fsmount.vfs.shown import Shown
 
 RELAY = ".relay"
-CONTROL_ROOT = Ino(CONTROL + 1)
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 AGAIN = 1.0

@@ -66,13 +66,13 @@ class Intents(Part):
     # puts
 
     def put(
-        self, draft_id: DraftId | None, path: RemotePath, shown: Base, body: Body, *, content_type: str, mtime: float, open: bool
+        self, draft_id: DraftId | None, path: RemotePath, shown: Base, body: Body, *, content_type: str, mtime: float, still_open: bool
     ) -> OpId:  # fmt: skip
         with self._db.transaction():
             newest = self._newest(path)
-            op_id = self._coalesce_put(newest, path, body, content_type, open) or self._insert(
-                OpKind.PUT, path, self._draft_base(draft_id, newest, path, shown), body=body, content_type=content_type, open=open,
-                not_before=self._put_due(self._burst(newest), open), burst_at=self._burst(newest),
+            op_id = self._coalesce_put(newest, path, body, content_type, still_open) or self._insert(
+                OpKind.PUT, path, self._draft_base(draft_id, newest, path, shown), body=body, content_type=content_type, still_open=still_open,
+                not_before=self._put_due(self._burst(newest), still_open), burst_at=self._burst(newest),
             )  # fmt: skip
             self._db.run("UPDATE draft SET op_id = ? WHERE draft_id = ?", op_id, draft_id)
             self._db.run("UPDATE node SET mtime = ?, mtime_revision = NULL WHERE path = ?", mtime, path)
@@ -96,7 +96,7 @@ class Intents(Part):
         return shown if row is None else Base(row["base_revision"], row["base_digest"])
 
     def _coalesce_put(
-        self, newest: Record | None, path: RemotePath, body: Body, content_type: str, open: bool
+        self, newest: Record | None, path: RemotePath, body: Body, content_type: str, still_open: bool
     ) -> OpId | None:
         """Gives the body to the op that stands at ``path`` if that was never attempted; None where a new op is needed."""
         if newest is None or not lifecycle.may_change(newest):
@@ -106,7 +106,7 @@ class Intents(Part):
             burst = self._burst(newest)
             self._db.run(
                 "UPDATE op SET body_size = ?, body_digest = ?, body_draft = ?, content_type = ?, open = ?, not_before = ? WHERE seq = ?",
-                *body_columns(body), content_type, open, self._put_due(burst, open), op.seq,
+                *body_columns(body), content_type, still_open, self._put_due(burst, still_open), op.seq,
             )  # fmt: skip
             if (
                 op.body is not None
@@ -118,8 +118,8 @@ class Intents(Part):
         if op.kind is OpKind.DELETE:
             self._remove(newest, Event.REPLACE)
             return self._insert(
-                OpKind.PUT, path, op.base, body=body, content_type=content_type, open=open,
-                not_before=self._put_due(self._clock.monotonic(), open), burst_at=self._clock.monotonic(),
+                OpKind.PUT, path, op.base, body=body, content_type=content_type, still_open=still_open,
+                not_before=self._put_due(self._clock.monotonic(), still_open), burst_at=self._clock.monotonic(),
             )  # fmt: skip
         return None
 
@@ -131,9 +131,9 @@ class Intents(Part):
                 return float(row["burst_at"])
         return self._clock.monotonic()
 
-    def _put_due(self, burst_at: float, open: bool) -> float:
+    def _put_due(self, burst_at: float, still_open: bool) -> float:
         now = self._clock.monotonic()
-        if open:
+        if still_open:
             return now + self._timing.open_settle
         return min(now + self._timing.settle, max(burst_at + self._timing.max_settle, now))
 

@@ -48,7 +48,7 @@ class Part:
 
     def _insert(
         self, kind: OpKind, path: RemotePath, base: Base, *, not_before: float, burst_at: float, to_path: RemotePath | None = None,
-        to_base: Base | None = None, body: Body | None = None, content_type: str | None = None, open: bool = False,
+        to_base: Base | None = None, body: Body | None = None, content_type: str | None = None, still_open: bool = False,
     ) -> OpId:  # fmt: skip
         op = Op(
             op_id=new_op_id(self._clock.now()), seq=self._next_seq(), kind=kind, path=path, base=base, to_path=to_path,
@@ -60,7 +60,7 @@ class Part:
             " body_size, body_digest, body_draft, content_type, open, not_before, burst_at, created_at)"
             " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
             op.seq, op.op_id, kind, State.PENDING, path, base.revision, base.digest, to_path, to.revision, to.digest,
-            *body_columns(body), content_type, open, not_before, burst_at, op.created_at,
+            *body_columns(body), content_type, still_open, not_before, burst_at, op.created_at,
         )  # fmt: skip
         self._touch(op, blocks=True)
         return op.op_id

@@ -68,12 +68,14 @@ class Sending(Part):
         with self._db.transaction():
             draft = claim.op.body.draft if claim.op.body is not None else None
             self._db.run(
-                "UPDATE op SET body_size = ?, body_digest = ?, body_draft = NULL WHERE body_draft = ?",
+                "UPDATE op SET body_size = ?, body_digest = ?, body_draft = ? WHERE body_draft = ?",
                 body.size,
                 body.digest,
+                body.draft,
                 draft,
             )
-            self._db.run("DELETE FROM draft WHERE draft_id = ?", draft)
+            if body.draft is None:
+                self._db.run("DELETE FROM draft WHERE draft_id = ?", draft)
             return self._renewed(claim)
 
     def acknowledge(self, claim: Claim, receipt: Receipt, attempt: Attempt) -> list[OpId]:

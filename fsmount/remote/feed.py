@@ -41,7 +41,7 @@ class Feed(AsyncIterator["Change | None"]):
         return self
 
     async def __anext__(self) -> Change | None:
-        """The next change, or None after a reset; waits for one. Raises RemoteError, and can be asked again then."""
+        """The next change, or None where some may have been missed: at the start and after a reset; waits for one. Raises RemoteError, and can be asked again then."""
         async with self._reading:
             while not self._waiting:
                 if self._looked:
@@ -54,6 +54,7 @@ class Feed(AsyncIterator["Change | None"]):
         head = await self._head()
         if self._cursor is None:
             self._cursor = head
+            self._waiting.append(None)
         elif head != self._cursor:
             if _is_before(head, self._cursor):
                 self._reset(head)

@@ -78,6 +78,8 @@ class Client:
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         self.origin = origin
+        self.requests = 0
+        """Sent since the start."""
         self._tokens = tokens
         self._timeout = timeout
         self._log = log
@@ -191,6 +193,7 @@ class Client:
             headers["Authorization"] = f"Bearer {token}"
         if call.content is not None:
             headers["Content-Type"] = "application/json"
+        self.requests += 1
         request = self._http.build_request(
             call.method,
             self.origin + call.target,

@@ -112,6 +112,11 @@ class RelayfileRemote:
             size_limit=content.SIZE_LIMIT,
         )
 
+    @property
+    def requests(self) -> int:
+        """HTTP requests sent since the start."""
+        return self._client.requests
+
     async def probe(self) -> None:
         """See the port. What is raised says to a person what is wrong and, in ``hint``, what to do."""
         try:

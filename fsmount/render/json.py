@@ -24,10 +24,10 @@ _CODE = re.compile(r"\d{3} ([a-z][a-z0-9_]*)\b")
 
 
 def encode(value: object) -> bytes:
-    """Two-space indent and a final newline.
+    r"""Two-space indent and a final newline.
 
-    What a terminal would act on is a JSON escape; a byte that was no UTF-8 is shown as in the log, as ``\\xff``, because
-    parsers refuse a lone surrogate.
+    What a terminal would act on is a JSON escape; a byte that was no UTF-8 is shown as in the log, as ``\xff``,
+    because parsers refuse a lone surrogate.
     """
     text = _UNSAFE.sub(_escaped, json.dumps(value, ensure_ascii=False, separators=(",", ":")))
     return msgspec.json.format(text.encode(), indent=2) + b"\n"

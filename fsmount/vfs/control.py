@@ -40,7 +40,7 @@ _STATES = {
 }
 _RETRIED_FROM = ("dead-letter", "discarded")
 _DISCARDED_FROM = ("pending", "dead-letter")
-_VERBS = "an op keeps its name and goes from dead-letter/ or discarded/ to retry/, or from pending/ or dead-letter/ to discarded/"
+_VERBS = "an op keeps its name and goes from dead-letter/ or discarded/ to retry/, or is given up in discarded/"
 _RENDERERS: dict[str, Callable[[Snapshot], bytes]] = {
     "README": lambda _: readme.README.encode(),
     "status": lambda snapshot: text.status(snapshot).encode("utf-8", "replace"),
@@ -282,7 +282,7 @@ class ControlTree:
     def _named(self, parent: Ino, name: str) -> OpFile:
         directory = self._directory_named(parent)
         file = OpFile(directory, OpId(name.removesuffix(".json")))
-        if file.name != name:
+        if file.name != name or not name.isascii():
             raise FileError(errno.ENOENT)
         return file
 

@@ -331,7 +331,7 @@ class Files:
             return
         base = node.shown.base if node.shown is not None else ABSENT
         op_id = self._ledger.put(
-            draft.draft.draft_id, path, base, body, content_type=content_type(path), mtime=draft.mtime, open=True
+            draft.draft.draft_id, path, base, body, content_type=content_type(path), mtime=draft.mtime, still_open=True
         )
         draft.journalled = True
         self._tree.listings.touched(path)

@@ -318,7 +318,7 @@ class Filesystem:
         if body is not None and not (draft is not None and draft.dirty):
             self._ledger.put(
                 None if draft is None else draft.draft.draft_id, new, base, body, content_type=content_type(new), mtime=mtime,
-                open=draft is not None,
+                still_open=draft is not None,
             )  # fmt: skip
             if draft is not None:
                 draft.journalled = True

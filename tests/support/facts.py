@@ -8,7 +8,16 @@ from pathlib import Path
 from fsmount.journal import SqliteJournal, open_journal
 from fsmount.model import ABSENT, Attempt, Claim, OpId, Reason, RemotePath
 from fsmount.ports import (
-    CacheUse, Connection, ConnectionState, Feed, MountIdentity, Preconditions, SpoolUse, Timing, Traffic, Transfer,
+    CacheUse,
+    Connection,
+    ConnectionState,
+    Feed,
+    MountIdentity,
+    Preconditions,
+    SpoolUse,
+    Timing,
+    Traffic,
+    Transfer,
 )  # fmt: skip
 from fsmount.spool import FileSpool
 from tests.support.clock import ManualClock
@@ -74,7 +83,7 @@ class Mounted:
         with_draft.close()
         self.journal.end_draft(with_draft.draft_id)
         return self.journal.put(
-            None, RemotePath(path), ABSENT, body, content_type="text/plain", mtime=self.now(), open=False
+            None, RemotePath(path), ABSENT, body, content_type="text/plain", mtime=self.now(), still_open=False
         )
 
     def claim(self, op_id: OpId) -> Claim:
@@ -96,5 +105,3 @@ class Mounted:
         op_id = self.save(path, content)
         self.refuse(op_id, reason=reason, body=body)
         return op_id
-
-

@@ -164,8 +164,9 @@ def test_an_echo_whose_reader_left_does_no_harm(path: Path, monkeypatch: pytest.
 
 
 def logged(log: FileEventLog, debug: bool) -> None:
-    logger = logging.Logger("some.library")
-    logger.addHandler(LogHandler(log, debug=debug))
+    logger = logging.getLogger("some.library")
+    logger.handlers = [LogHandler(log, debug=debug)]
+    logger.propagate = False
     logger.info("not this")
     try:
         raise ValueError("broken\nthing")

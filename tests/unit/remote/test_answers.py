@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import gzip
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from email.utils import formatdate
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,6 @@ import trio
 from fsmount.config import Credentials, parse_remote
 from fsmount.errors import InvalidAnswer, Refusal, Unreachable
 from fsmount.model import Base, Receipt, RemotePath, Revision
-from fsmount.remote.http import cut, retry_after
 from fsmount.remote.relayfile import RelayfileRemote
 from tests.support.notes import Notes
 from tests.support.raw import Asked, RawServer, Script, always, raw_server, response, routed
@@ -379,30 +376,9 @@ async def test_without_the_permissions_nothing_is_created(token_file: Path) -> N
     assert [asked.method for asked in server.asked] == ["GET"]
 
 
-@pytest.mark.parametrize(
-    ("value", "date", "seconds"),
-    [
-        ("0", "", 0.0),
-        (" 120 ", "", 120.0),
-        ("Wed, 21 Oct 2015 07:28:30 GMT", "Wed, 21 Oct 2015 07:28:00 GMT", 30.0),
-        ("Wed, 21 Oct 2015 07:28:00 GMT", "", 0.0),
-        ("", "", None),
-        ("-5", "", None),
-        ("1e9", "", None),
-        ("9" * 400, "", None),
-        ("soon", "", None),
-    ],
-)
-def test_retry_after(value: str, date: str, seconds: float | None) -> None:
-    assert retry_after(value, date) == seconds
-
-
-def test_retry_after_counts_from_now_without_a_date() -> None:
-    found = retry_after(formatdate(time.time() + 100, usegmt=True), "")
-    assert found is not None
-    assert 95 < found <= 100
-
-
-def test_a_text_is_cut_at_a_character() -> None:
-    assert cut("ääää", 5) == "ää"
-    assert cut("abc", 3) == "abc"
+async def test_a_token_that_may_not_follow_the_feed_is_told_so(token_file: Path) -> None:
+    forbidden = response(403, {"code": "forbidden"})
+    async with answered(routed({"GET /v1/workspaces/my%20work/fs/events": forbidden}), token_file) as (remote, *_):
+        with pytest.raises(Refusal) as caught:
+            await anext(remote.changes())
+    assert caught.value.status == 403

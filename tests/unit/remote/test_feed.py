@@ -51,19 +51,19 @@ async def _paths(feed: Feed, count: int) -> list[RemotePath | None]:
     return [None if change is None else change.path for change in changes]
 
 
-@pytest.fixture
-async def followed(autojump_clock: trio.testing.MockClock) -> tuple[Log, Feed]:
+async def _followed() -> tuple[Log, Feed]:
     """A feed that stands at the end of a log with three events."""
     log = Log()
     for path in ("/1", "/2", "/3"):
         log.add(path)
     feed = Feed(log.fetch, 1.0)
+    assert await anext(feed) is None
     await _quiet(feed)
     return log, feed
 
 
-async def test_changes_come_in_order_over_pages(followed: tuple[Log, Feed]) -> None:
-    log, feed = followed
+async def test_changes_come_in_order_over_pages(autojump_clock: trio.testing.MockClock) -> None:
+    log, feed = await _followed()
     log.page = 2
     for number in range(5):
         log.add(f"/new{number}")
@@ -71,16 +71,16 @@ async def test_changes_come_in_order_over_pages(followed: tuple[Log, Feed]) -> N
     await _quiet(feed)
 
 
-async def test_what_a_change_says(followed: tuple[Log, Feed]) -> None:
-    log, feed = followed
+async def test_what_a_change_says(autojump_clock: trio.testing.MockClock) -> None:
+    log, feed = await _followed()
     log.add("/a", "file.created")
     log.add("/a", "file.deleted")
     assert await anext(feed) == Change(path="/a", revision="rev_4", digest="ab", at=9.0)  # type: ignore[arg-type]
     assert await anext(feed) == Change(path="/a", revision=None, at=9.0)  # type: ignore[arg-type]
 
 
-async def test_other_events_are_passed_over(followed: tuple[Log, Feed]) -> None:
-    log, feed = followed
+async def test_other_events_are_passed_over(autojump_clock: trio.testing.MockClock) -> None:
+    log, feed = await _followed()
     for kind in ("writeback.succeeded", "sync.error", "directory.created", "file.invented"):
         log.add("/a", kind)
     log.add("", "file.updated")
@@ -89,8 +89,8 @@ async def test_other_events_are_passed_over(followed: tuple[Log, Feed]) -> None:
     assert await _paths(feed, 1) == ["/b"]
 
 
-async def test_an_error_loses_nothing(followed: tuple[Log, Feed]) -> None:
-    log, feed = followed
+async def test_an_error_loses_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    log, feed = await _followed()
     log.add("/a")
     log.error = Unreachable("gone")
     with pytest.raises(Unreachable):
@@ -100,8 +100,8 @@ async def test_an_error_loses_nothing(followed: tuple[Log, Feed]) -> None:
     assert await _paths(feed, 2) == ["/a", "/b"]
 
 
-async def test_a_reader_that_is_cancelled_loses_nothing(followed: tuple[Log, Feed]) -> None:
-    log, feed = followed
+async def test_a_reader_that_is_cancelled_loses_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    log, feed = await _followed()
     for path in ("/a", "/b"):
         log.add(path)
     assert await _paths(feed, 1) == ["/a"]
@@ -112,8 +112,8 @@ async def test_a_reader_that_is_cancelled_loses_nothing(followed: tuple[Log, Fee
 
 
 @pytest.mark.parametrize("left", [0, 2])
-async def test_a_head_below_ours_is_a_reset(followed: tuple[Log, Feed], left: int) -> None:
-    log, feed = followed
+async def test_a_head_below_ours_is_a_reset(autojump_clock: trio.testing.MockClock, left: int) -> None:
+    log, feed = await _followed()
     del log.events[left:]
     assert await _paths(feed, 1) == [None]
     await _quiet(feed)
@@ -121,8 +121,8 @@ async def test_a_head_below_ours_is_a_reset(followed: tuple[Log, Feed], left: in
     assert await _paths(feed, 1) == ["/after"]
 
 
-async def test_a_cursor_that_is_not_known_is_a_reset(followed: tuple[Log, Feed]) -> None:
-    log, feed = followed
+async def test_a_cursor_that_is_not_known_is_a_reset(autojump_clock: trio.testing.MockClock) -> None:
+    log, feed = await _followed()
     log.events = [event for event in log.events if event.event_id != "evt_3"]
     log.first = 2
     log.add("/4")
@@ -135,6 +135,7 @@ async def test_a_cursor_that_is_not_known_is_a_reset(followed: tuple[Log, Feed])
 async def test_an_empty_log_is_followed_from_its_beginning(autojump_clock: trio.testing.MockClock) -> None:
     log = Log()
     feed = Feed(log.fetch, 1.0)
+    assert await anext(feed) is None
     await _quiet(feed)
     log.add("/first")
     assert await _paths(feed, 1) == ["/first"]

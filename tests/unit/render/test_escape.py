@@ -28,13 +28,22 @@ def test_times_are_utc_with_milliseconds() -> None:
 
 @pytest.mark.parametrize(
     ("count", "shown"),
-    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_048_575, "1.0 MiB"), (10 << 30, "10.0 GiB"), (None, "unknown")],
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1_048_575, "1.0 MiB"),
+        (10 << 30, "10.0 GiB"),
+        (None, "unknown"),
+    ],
 )
 def test_sizes_are_for_people(count: int | None, shown: str) -> None:
     assert size(count) == shown
 
 
-@pytest.mark.parametrize(("seconds", "shown"), [(-1, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2.0 h"), (200_000, "2.3 d")])
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(-1, "0 s"), (119, "119 s"), (120, "2 min"), (7200, "2.0 h"), (200_000, "2.3 d")]
+)
 def test_spans_are_for_people(seconds: float, shown: str) -> None:
     assert span(seconds) == shown
 

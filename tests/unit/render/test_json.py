@@ -12,16 +12,72 @@ from fsmount.render import json
 from fsmount.status import snapshot
 from tests.support.facts import Mounted
 
-OP_MEMBERS = """
-opId path attempts lastStatus lastBody ts kind toPath state reason message hint mountPath provider baseRevision
-remoteOpId blockedBy supersededBy group contentType size sha256 createdAt firstAttemptAt lastAttemptAt nextAttemptAt
-history""".split()
-STATUS_MEMBERS = """
-schema name remote remotePath mountpoint pid version startedAt uptimeSeconds health connection preconditions queue
-transfers failedAttempts failedWritebacks deadLetters lastErrorByProvider cache spool counters""".split()
-STATE_MEMBERS = """
-workspaceId remoteRoot localRoot mode status pendingWriteback pendingConflicts failedWritebacks deniedPaths
-lastEventAt lastError outbox""".split()
+OP_MEMBERS = [
+    "opId",
+    "path",
+    "attempts",
+    "lastStatus",
+    "lastBody",
+    "ts",
+    "kind",
+    "toPath",
+    "state",
+    "reason",
+    "message",
+    "hint",
+    "mountPath",
+    "provider",
+    "baseRevision",
+    "remoteOpId",
+    "blockedBy",
+    "supersededBy",
+    "group",
+    "contentType",
+    "size",
+    "sha256",
+    "createdAt",
+    "firstAttemptAt",
+    "lastAttemptAt",
+    "nextAttemptAt",
+    "history",
+]
+STATUS_MEMBERS = [
+    "schema",
+    "name",
+    "remote",
+    "remotePath",
+    "mountpoint",
+    "pid",
+    "version",
+    "startedAt",
+    "uptimeSeconds",
+    "health",
+    "connection",
+    "preconditions",
+    "queue",
+    "transfers",
+    "failedAttempts",
+    "failedWritebacks",
+    "deadLetters",
+    "lastErrorByProvider",
+    "cache",
+    "spool",
+    "counters",
+]
+STATE_MEMBERS = [
+    "workspaceId",
+    "remoteRoot",
+    "localRoot",
+    "mode",
+    "status",
+    "pendingWriteback",
+    "pendingConflicts",
+    "failedWritebacks",
+    "deniedPaths",
+    "lastEventAt",
+    "lastError",
+    "outbox",
+]
 ROOT = RemotePath("/")
 
 

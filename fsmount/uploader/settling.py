@@ -1,0 +1,330 @@
+"""From the outcome of one request to the journal, the overlay and the log.
+
+Invariant: every claim that comes here leaves the state ``sending`` exactly once, and the overlay hears of it in the
+same synchronous stretch as the journal. ``retry.decide`` alone says what an outcome means.
+"""
+
+from __future__ import annotations
+
+import traceback
+
+import trio
+
+from fsmount.errors import InvalidAnswer, Refusal, RemoteError, Unreachable
+from fsmount.model import (
+    Attempt,
+    Base,
+    Claim,
+    Digest,
+    Op,
+    OpId,
+    OpKind,
+    Reason,
+    Receipt,
+    RemotePath,
+    Revision,
+    State,
+    Theirs,
+)
+from fsmount.retry import (
+    Acknowledge,
+    Breaker,
+    Bury,
+    Compare,
+    HoldDeletes,
+    Probe,
+    Refresh,
+    RetryAfter,
+    Verdict,
+    backoff,
+    decide,
+)
+from fsmount.uploader.bodies import Fetched, fetch
+from fsmount.uploader.parts import Accepted, Parts, Request
+
+REBASES = 3
+"""How often an op is re-based in one run before it is taken for a conflict."""
+SHOWN_BODY = 1024
+RELEASE_PAUSE = 5.0
+
+
+class Settler:
+    """Settles claims; also keeps what several of them have in common."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._rebases: dict[OpId, int] = {}
+        self.breaker = Breaker()
+        self.deletes_held_until = 0.0
+        """Monotonic time before which no delete is sent: the remote took the last ones for a storm."""
+
+    def put_request(self, op: Op, digest: Digest) -> Request:
+        """A put of the op's target that begins now."""
+        return self._begin(OpKind.PUT, op.target, op.target_base, digest)
+
+    def removal(self, kind: OpKind, op: Op) -> Request:
+        """A delete or rmdir of the op's path that begins now."""
+        return self._begin(kind, op.path, op.base, None)
+
+    def _begin(self, kind: OpKind, path: RemotePath, base: Base, digest: Digest | None) -> Request:
+        clock = self._parts.clock
+        return Request(kind=kind, path=path, base=base, digest=digest, at=clock.now(), begun=clock.monotonic())
+
+    # what is so
+
+    def acknowledge(self, claim: Claim, accepted: Accepted, request: Request) -> None:
+        """The op is done."""
+        op, receipt = claim.op, accepted.receipt
+        superseded = self._parts.journal.acknowledge(claim, receipt, self._attempt(request, None))
+        self._parts.overlay.acknowledged(op, receipt)
+        self.breaker.acknowledged()
+        self._rebases.pop(op.op_id, None)
+        took = f"{op.kind} {op.target} in {self._parts.clock.monotonic() - request.begun:.3f} s"
+        self._parts.log.note(
+            "op.acknowledged", f"{took}: {accepted.note}" if accepted.note else took, op=op.op_id, path=op.target
+        )
+        for older in superseded:
+            self._parts.log.note("op.superseded", f"by {op.op_id}", op=older, path=op.target)
+
+    def step(self, claim: Claim, accepted: Accepted, request: Request) -> Claim:
+        """A move's new name is there; the claim goes on to remove the old one."""
+        if accepted.note:
+            self._parts.log.note("op.sending", accepted.note, op=claim.op.op_id, path=claim.op.target)
+        return self._parts.journal.step(claim, accepted.receipt, self._attempt(request, None))
+
+    def give_back(self, claim: Claim, *, until: float | None = None) -> None:
+        """Back to pending, as if it had not been claimed; due at monotonic ``until``, or now."""
+        self._parts.journal.postpone(claim, self._now() if until is None else until, None, charged=False)
+
+    def bury(
+        self,
+        claim: Claim,
+        reason: Reason,
+        message: str,
+        request: Request | None = None,
+        error: RemoteError | None = None,
+        *,
+        theirs: Theirs | None = None,
+    ) -> None:
+        """A dead letter, charged where a request was made."""
+        attempt = None if request is None else self._attempt(request, error)
+        op = claim.op
+        self._parts.journal.bury(claim, reason, message, attempt, charged=attempt is not None, theirs=theirs)
+        self._parts.overlay.changed(op)
+        self.breaker.buried(self._now())
+        self._rebases.pop(op.op_id, None)
+        answer = "" if request is None or error is None else f" ({_answer(request, error)})"
+        self._parts.log.note(
+            "op.dead",
+            f"{reason}: {message}{answer}; fix it and save, or: mv .relay/dead-letter/{op.op_id}.json .relay/retry/",
+            op=op.op_id,
+            path=op.target,
+            level="warning",
+        )
+        if self.breaker.failing:
+            self._parts.log.note(
+                "connection",
+                f"{Breaker.LIMIT} changes in a row were refused: one a minute is tried until one succeeds",
+                level="warning",
+            )
+
+    # what failed
+
+    async def failed(
+        self, claim: Claim, request: Request, error: RemoteError, *, stamp: int | None = None
+    ) -> Accepted | None:
+        """Settles a failed request; what it returns is so all the same and is left to the caller to settle.
+
+        A checkpoint where the remote has to be asked. A probe that ended since ``stamp`` need not be repeated.
+        """
+        self._heard(error)
+        verdict = self._verdict(claim, request, error)
+        if isinstance(verdict, Probe):
+            if not await self._parts.connection.check(stamp):
+                self._postpone(claim, request, error, self._now(), charged=False, then="the remote cannot be used now")
+                return None
+            verdict = self._verdict(claim, request, error, remote_answers=True)
+        if isinstance(verdict, Acknowledge):
+            return Accepted(receipt=Receipt(path=request.path, revision=None), note=_answer(request, error))
+        if isinstance(verdict, Compare):
+            return await self._compare(claim, request, error)
+        self._settle(claim, request, error, verdict)
+        return None
+
+    async def surprised(self, claim: Claim, error: Exception) -> None:
+        """An error of this program concerns one op only: logged, and the op is tried again later. Never raises."""
+        op = claim.op
+        self._parts.log.note(
+            "op.retrying",
+            f"internal error: {type(error).__name__}: {error}",
+            op=op.op_id,
+            path=op.target,
+            level="error",
+        )
+        self._parts.log.note("traceback", "".join(traceback.format_exception(error)), op=op.op_id, level="debug")
+        while not self._released(claim, error):  # noqa: ASYNC110 - no event tells that the disk has room again
+            await trio.sleep(RELEASE_PAUSE)
+
+    def _released(self, claim: Claim, error: Exception) -> bool:
+        """Gives the claim back if it is still held; False if even that failed (a full disk)."""
+        try:
+            record = self._parts.journal.record(claim.op.op_id)
+            if record is None or record.state is not State.SENDING:
+                return True
+            attempts = claim.attempts - claim.budget_start + 1
+            attempt = Attempt(
+                at=self._parts.clock.now(),
+                status=0,
+                error=f"internal error: {type(error).__name__}: {error}",
+                duration=0.0,
+            )
+            self._parts.journal.postpone(claim, self._now() + max(1.0, backoff(attempts)), attempt, charged=True)
+        except Exception as failure:  # noqa: BLE001 - the journal may fail too; nothing may end the uploader
+            self._parts.log.note("op.retrying", f"cannot be given back: {failure}", op=claim.op.op_id, level="error")
+            return False
+        return True
+
+    def _settle(self, claim: Claim, request: Request, error: RemoteError, verdict: Verdict) -> None:
+        now = self._now()
+        if isinstance(verdict, RetryAfter):
+            then = f"sent again in {verdict.delay:.1f} s"
+            self._postpone(claim, request, error, now + verdict.delay, charged=True, then=then)
+        elif isinstance(verdict, HoldDeletes):
+            self.deletes_held_until = now + verdict.delay
+            then = f"all deletes wait {verdict.delay:.0f} s"
+            self._postpone(claim, request, error, self.deletes_held_until, charged=False, then=then)
+        elif isinstance(verdict, Refresh):
+            self._parts.connection.refused()
+            self._postpone(claim, request, error, now, charged=False, then="waits for another credential")
+        elif isinstance(verdict, Bury):
+            self.bury(claim, verdict.reason, verdict.message, request, error)
+
+    # what the remote holds
+
+    async def _compare(self, claim: Claim, request: Request, error: RemoteError) -> Accepted | None:
+        try:
+            theirs = await fetch(request.path, self._parts.remote, self._parts.spool)
+        except RemoteError as unread:
+            return await self._not_compared(claim, request, error, unread)
+        if theirs is None:
+            return self._compared_with_nothing(claim, request, error)
+        try:
+            return await self._compared(claim, request, error, theirs)
+        finally:
+            theirs.drop()
+
+    async def _compared(self, claim: Claim, request: Request, error: RemoteError, theirs: Fetched) -> Accepted | None:
+        if theirs.digest == request.digest:
+            receipt = Receipt(path=request.path, revision=theirs.revision, digest=theirs.digest)
+            return Accepted(receipt=receipt, note=f"{_answer(request, error)}; the remote holds these very bytes")
+        if self._is_ours(request, theirs) and self._rebased(claim, request, error, theirs.base):
+            return None
+        message = f"somebody changed {request.path} on the remote since it was read here"
+        self.bury(claim, Reason.CONFLICT, message, request, error, theirs=await theirs.keep())
+        return None
+
+    def _is_ours(self, request: Request, theirs: Fetched) -> bool:
+        """Whether what stands there is what the change was made from, or bytes that we sent since."""
+        if theirs.digest == request.base.digest or theirs.revision == request.base.revision:
+            return True
+        return theirs.digest in self._parts.journal.sent_digests(request.path)
+
+    def _compared_with_nothing(self, claim: Claim, request: Request, error: RemoteError) -> Accepted | None:
+        if request.kind is OpKind.DELETE:
+            return Accepted(
+                receipt=Receipt(path=request.path, revision=None), note=f"{_answer(request, error)}; it is gone there"
+            )
+        if not request.base.absent:
+            message = "somebody deleted the file on the remote since it was read here"
+            self.bury(claim, Reason.REMOTE_DELETED, message, request, error)
+        elif not self._rebased(claim, request, error, Base()):
+            missing = isinstance(error, Refusal) and error.status == 409
+            reason = Reason.PARENT_MISSING if missing else Reason.CONFLICT
+            self.bury(claim, reason, f"nothing is there, and yet it cannot be made: {error.message}", request, error)
+        return None
+
+    async def _not_compared(
+        self, claim: Claim, request: Request, error: RemoteError, unread: RemoteError
+    ) -> Accepted | None:
+        """The comparison's own failure says when to try again; a final one leaves a conflict that shows no bytes."""
+        verdict = self._verdict(claim, request, unread)
+        again = isinstance(verdict, (Probe, RetryAfter, Refresh))
+        if again or (isinstance(verdict, Bury) and verdict.reason is Reason.EXHAUSTED):
+            return await self.failed(claim, request, unread)
+        current = error.current_revision if isinstance(error, Refusal) else None
+        theirs = Theirs(base=Base(None if current is None else Revision(current)))
+        message = f"it changed on the remote since it was read here, and what is there cannot be read: {unread.message}"
+        self.bury(claim, Reason.CONFLICT, message, request, error, theirs=theirs)
+        return None
+
+    def _rebased(self, claim: Claim, request: Request, error: RemoteError, base: Base) -> bool:
+        """Sends the op again from where the remote stands now; False once that was done too often."""
+        op = claim.op
+        done = self._rebases.get(op.op_id, 0)
+        if done >= REBASES:
+            return False
+        self._rebases[op.op_id] = done + 1
+        self._parts.journal.rebase(claim, base, self._attempt(request, error))
+        then = f"made from there, sent again at {base.revision or 'nothing'}"
+        self._parts.log.note("op.retrying", f"{_answer(request, error)}; {then}", op=op.op_id, path=op.target)
+        return True
+
+    # shared
+
+    def _verdict(self, claim: Claim, request: Request, error: RemoteError, *, remote_answers: bool = False) -> Verdict:
+        return decide(
+            request.kind,
+            request.base,
+            error,
+            attempts=claim.attempts - claim.budget_start + 1,
+            policy=self._parts.policy,
+            remote_answers=remote_answers,
+        )
+
+    def _postpone(
+        self, claim: Claim, request: Request, error: RemoteError, until: float, *, charged: bool, then: str
+    ) -> None:
+        op = claim.op
+        self._parts.journal.postpone(claim, until, self._attempt(request, error), charged=charged)
+        self._parts.log.note(
+            "op.retrying", f"{_answer(request, error)}; {then}", op=op.op_id, path=op.target, level="warning"
+        )
+
+    def _attempt(self, request: Request, error: RemoteError | None) -> Attempt:
+        return Attempt(
+            at=request.at,
+            status=_status(error),
+            error=None if error is None else error.message,
+            duration=self._parts.clock.monotonic() - request.begun,
+            correlation_id=getattr(error, "correlation_id", None),
+            body=_body(error),
+        )
+
+    def _heard(self, error: RemoteError) -> None:
+        """Even a refusal is a sign of life, unless it is the kind that only a probe explains."""
+        if isinstance(error, Refusal) and error.status < 500 and error.status not in (401, 429):
+            self._parts.connection.contacted()
+
+    def _now(self) -> float:
+        return self._parts.clock.monotonic()
+
+
+def _status(error: RemoteError | None) -> int:
+    if error is None:
+        return 200
+    return error.status if isinstance(error, (Refusal, InvalidAnswer)) else 0
+
+
+def _body(error: RemoteError | None) -> str:
+    body = error.body if isinstance(error, (Refusal, InvalidAnswer)) else ""
+    return body.encode()[:SHOWN_BODY].decode(errors="ignore")
+
+
+def _answer(request: Request, error: RemoteError) -> str:
+    """The failed request for the log: method, path, status, cut body, correlation id."""
+    parts = [f"{request.kind.upper()} {request.path}: {error.message}"]
+    if body := _body(error):
+        parts.append(f"body {body}")
+    if isinstance(error, (Refusal, Unreachable, InvalidAnswer)) and error.correlation_id:
+        parts.append(f"correlation id {error.correlation_id}")
+    return "; ".join(parts)

@@ -1,0 +1,270 @@
+"""When what is sent.
+
+Invariant: between claiming an op and freezing its draft nothing else runs, so that a program's next write to the file
+goes to a copy. All decisions of one round are made in one synchronous stretch; the rounds are driven by the journal,
+the connection, the requests that end, and the clock.
+
+Small files gather: while a batch is under way, or more ops become due within milliseconds, the next batch waits for
+them, a quarter of a second at most.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+
+import trio
+
+from fsmount.connection import Connection
+from fsmount.model import OpKind
+from fsmount.ports import Clock, ConnectionState, EventLog, Journal, Overlay, Remote, Spool, Transfer
+from fsmount.retry import Policy
+from fsmount.uploader.parts import Claimed, Parts
+from fsmount.uploader.sending import Sender
+from fsmount.uploader.settling import Settler
+
+SMALL = 256 * 1024
+"""Puts up to this many bytes travel in batches."""
+CLAIMED_AT_MOST = 256
+PACE = 0.005
+"""The shortest time between two rounds: a burst of journal entries costs a few looks, not one each."""
+NEARLY_DUE = 0.02
+LINGER = 0.06
+"""How long a batch waits for ops that are nearly due, while nothing is under way."""
+GATHER = 0.25
+"""How long it waits while another batch is under way."""
+
+
+class Uploader:
+    """Delivers the journal's ops for as long as ``run`` runs."""
+
+    def __init__(  # noqa: PLR0913, PLR0917 - app joins the parts here
+        self,
+        journal: Journal,
+        spool: Spool,
+        remote: Remote,
+        connection: Connection,
+        overlay: Overlay,
+        clock: Clock,
+        log: EventLog,
+        policy: Policy,
+        concurrency: int = 4,
+    ) -> None:
+        self._journal = journal
+        self._connection = connection
+        self._overlay = overlay
+        self._clock = clock
+        self._concurrency = concurrency
+        self._limits = remote
+        parts = Parts(
+            journal=journal, spool=spool, remote=remote, connection=connection, overlay=overlay, clock=clock, log=log,
+            policy=policy,
+        )  # fmt: skip
+        self._settler = Settler(parts)
+        self._sender = Sender(parts, self._settler)
+        self._waiting: deque[Claimed] = deque()
+        self._gathered: deque[Claimed] = deque()
+        self._gathering_since = 0.0
+        self._singles = 0
+        self._batches = 0
+        self._stirred = trio.Event()
+        journal.watch(self._stir)
+        connection.watch(self._stir)
+
+    @property
+    def transfers(self) -> list[Transfer]:
+        """The bodies that are being sent, with how far each has come."""
+        return self._sender.transfers
+
+    @property
+    def failing(self) -> bool:
+        """Whether uploads pause because many ops in a row became dead letters; one a minute is tried."""
+        return self._settler.breaker.failing
+
+    async def run(self) -> None:
+        """Sends what is due, for ever. What is under way when this is cancelled is found again at the next start."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                self._round(nursery)
+                await self._rest()
+
+    async def drain(self, *, seconds: float) -> None:
+        """Makes due what only settles, and returns when nothing more can be sent, or after ``seconds``.
+
+        Returns at once while the remote cannot be used. ``run`` must be running.
+        """
+        self._journal.expedite()
+        until = self._clock.monotonic() + seconds
+        while (left := until - self._clock.monotonic()) > 0 and not self._drained(until):
+            stirred = self._stirred
+            with trio.move_on_after(min(left, max(PACE, self._next_due() - self._clock.monotonic()))):
+                await stirred.wait()
+
+    # one round
+
+    def _round(self, nursery: trio.Nursery) -> None:
+        if not self._may_send():
+            self._put_back()
+            return
+        self._claim()
+        while self._waiting and self._singles < self._concurrency:
+            claimed = self._waiting.popleft()
+            self._singles += 1
+            nursery.start_soon(self._run_single, claimed)
+        while self._gathered and self._batches < self._concurrency and self._batch_is_ready():
+            batch = self._next_batch()
+            self._batches += 1
+            nursery.start_soon(self._run_batch, batch)
+
+    def _may_send(self) -> bool:
+        if not self._connection.usable:
+            return False
+        breaker = self._settler.breaker
+        return not breaker.failing or (not self._busy and self._clock.monotonic() >= breaker.next_try)
+
+    @property
+    def _busy(self) -> bool:
+        return self._singles + self._batches > 0
+
+    def _claim(self) -> None:
+        room = CLAIMED_AT_MOST - len(self._waiting) - len(self._gathered)
+        if self._settler.breaker.failing:
+            room = min(room, 1)
+        now = self._clock.monotonic()
+        if room <= 0 or self._next_due() > now:
+            return
+        # From here to the last freeze there is no checkpoint.
+        claims = self._journal.claim(room)
+        if claims and self._settler.breaker.failing:
+            self._settler.breaker.tried(now)
+        for claim in claims:
+            body = claim.op.body
+            draft = None if body is None else body.draft
+            self._take(Claimed(claim=claim, frozen=None if draft is None else self._overlay.freeze(draft)), now)
+
+    def _take(self, claimed: Claimed, now: float) -> None:
+        held_until = self._settler.deletes_held_until
+        if now < held_until and claimed.claim.op.kind in (OpKind.DELETE, OpKind.RMDIR):
+            self._settler.give_back(claimed.claim, until=held_until)
+        elif self._sender.takes_batches and _is_small(claimed, self._limits.capabilities.max_batch_bytes):
+            if not self._gathered:
+                self._gathering_since = now
+            self._gathered.append(claimed)
+        else:
+            self._waiting.append(claimed)
+
+    def _put_back(self) -> None:
+        """What was claimed and not begun waits as pending, where it can be seen and changed."""
+        while self._waiting or self._gathered:
+            self._settler.give_back((self._waiting or self._gathered).popleft().claim)
+
+    # batches
+
+    def _batch_is_ready(self) -> bool:
+        capabilities = self._limits.capabilities
+        if len(self._gathered) >= capabilities.max_batch_files:
+            return True
+        if sum(map(_weight, self._gathered)) >= capabilities.max_batch_bytes:
+            return True
+        return self._clock.monotonic() >= self._batch_due()
+
+    def _batch_due(self) -> float:
+        """When what has gathered goes whether or not the batch is full; infinite while there is nothing."""
+        if not self._gathered:
+            return math.inf
+        if self._batches:
+            return self._gathering_since + GATHER
+        if self._next_due() <= self._clock.monotonic() + NEARLY_DUE:
+            return self._gathering_since + LINGER
+        return self._gathering_since
+
+    def _next_batch(self) -> list[Claimed]:
+        capabilities = self._limits.capabilities
+        batch, weight = [self._gathered.popleft()], 0
+        weight = _weight(batch[0])
+        while self._gathered and len(batch) < capabilities.max_batch_files:
+            weight += _weight(self._gathered[0])
+            if weight > capabilities.max_batch_bytes:
+                break
+            batch.append(self._gathered.popleft())
+        self._gathering_since = self._clock.monotonic()
+        return batch
+
+    # requests under way
+
+    async def _run_single(self, claimed: Claimed) -> None:
+        try:
+            await self._guarded([claimed], lambda: self._sender.one(claimed))
+        finally:
+            self._singles -= 1
+            self._stir()
+
+    async def _run_batch(self, batch: Sequence[Claimed]) -> None:
+        try:
+            await self._guarded(batch, lambda: self._sender.many(batch))
+        finally:
+            self._batches -= 1
+            self._stir()
+
+    async def _guarded(self, claims: Sequence[Claimed], send: Callable[[], Awaitable[None]]) -> None:
+        """Whatever goes wrong with these ops, the others go on."""
+        try:
+            await send()
+        except Exception as error:  # noqa: BLE001 - see above; the error is logged with its traceback
+            for claimed in claims:
+                await self._settler.surprised(claimed.claim, error)
+
+    # waiting
+
+    async def _rest(self) -> None:
+        """Until something may have to be done."""
+        stirred = self._stirred
+        await trio.sleep(PACE)
+        with trio.move_on_after(max(0.0, self._next_look() - self._clock.monotonic())):
+            await stirred.wait()
+
+    def _next_look(self) -> float:
+        """Monotonic time at which the passing of time alone changes what can be done."""
+        if not self._connection.usable:
+            limited = self._connection.state is ConnectionState.LIMITED
+            return self._connection.limited_until if limited else math.inf
+        breaker = self._settler.breaker
+        if breaker.failing:
+            return math.inf if self._busy else max(breaker.next_try, self._next_due())
+        looks = [self._batch_due()] if self._batches < self._concurrency else []
+        if len(self._waiting) + len(self._gathered) < CLAIMED_AT_MOST:
+            looks.append(self._next_due())
+        return min(looks, default=math.inf)
+
+    def _next_due(self) -> float:
+        due = self._journal.next_due()
+        return math.inf if due is None else due
+
+    def _drained(self, until: float) -> bool:
+        """Whether nothing more can be sent before ``until``."""
+        if not self._connection.usable:
+            return True
+        return (
+            not self._busy and not self._waiting and not self._gathered and (self.failing or self._next_due() > until)
+        )
+
+    def _stir(self) -> None:
+        stirred, self._stirred = self._stirred, trio.Event()
+        stirred.set()
+
+
+def _is_small(claimed: Claimed, most: int) -> bool:
+    op = claimed.claim.op
+    size = _size(claimed)
+    return op.kind is OpKind.PUT and size <= SMALL and _weight(claimed) <= most
+
+
+def _weight(claimed: Claimed) -> int:
+    """What the file may add to a request: base64 and JSON around it, reckoned generously."""
+    return _size(claimed) * 7 // 5 + 2 * len(claimed.claim.op.path.encode()) + 512
+
+
+def _size(claimed: Claimed) -> int:
+    body = claimed.frozen or claimed.claim.op.body
+    return 0 if body is None else body.size

@@ -1,0 +1,170 @@
+"""The queue by its commands, over a real mount and without one."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.mount import Mount, until
+from tests.support.server import RelayServer
+
+pytestmark = pytest.mark.mount
+
+NO_TITLE = 'PUT /github/** 422 {"code":"schema_violation","message":"title is required"}\n'
+NONE_SUCH = f"op_{'0' * 26}"
+
+
+@pytest.fixture
+def mount(tmp_path: Path, relay_server: RelayServer) -> Iterator[Mount]:
+    relay_server.put_many({"/github/issues/7.json": '{"state": "open"}\n', "/notion/page.md": "# page\n"})
+    with Mount(tmp_path, relay_server, "--settle", "0.2") as mounted:
+        yield mounted
+
+
+def dead(mount: Mount) -> list[str]:
+    return [name.removesuffix(".json") for name in mount.out("ls $MOUNT/.relay/dead-letter").split()]
+
+
+def refused(mount: Mount, *names: str) -> list[str]:
+    """Writes that the server refuses, waited for; the ops, oldest first."""
+    mount.server.rules(NO_TITLE)
+    for name in names:
+        mount.sh(f"echo {name} > $MOUNT/github/{name}")
+    until(lambda: len(dead(mount)) == len(names), "every write is a dead letter")
+    return dead(mount)
+
+
+def test_status_is_1_only_while_there_are_dead_letters(mount: Mount) -> None:
+    done = mount.fsmount("writeback", "status")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"{mount.server.remote} at {mount.point}\n")
+    (op,) = refused(mount, "a.json")
+
+    done = mount.fsmount("writeback", "status")
+    assert done.returncode == 1
+    assert op in done.stdout
+    assert "title is required" in done.stdout
+    done = mount.fsmount("writeback", "status", str(mount.point), "--json")
+    told = json.loads(done.stdout)
+    assert (done.returncode, told["queue"]["deadLetter"], told["deadLetters"][0]["opId"]) == (1, 1, op)
+    assert told["lastErrorByProvider"]["github"]["status"] == 422
+
+    mount.server.rules("")
+    done = mount.fsmount("writeback", "retry", "--all", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert mount.server.get("/github/a.json") == b"a.json\n"
+    until(lambda: mount.fsmount("writeback", "status").returncode == 0, "nothing is dead any more")
+    assert mount.status()["failedWritebacks"] == 1
+
+
+def test_a_write_that_failed_twice_and_then_succeeded_is_no_failure(mount: Mount) -> None:
+    mount.server.rules("PUT /github/** 503 times=2\n")
+    mount.sh("echo x > $MOUNT/github/flaky.txt")
+    mount.delivered(30)
+    assert mount.fsmount("writeback", "status").returncode == 0
+    assert mount.server.get("/github/flaky.txt") == b"x\n"
+
+
+def test_show_is_the_file_of_the_op(mount: Mount) -> None:
+    (op,) = refused(mount, "a.json")
+    done = mount.fsmount("writeback", "show", op)
+    assert done.returncode == 0
+    shown = json.loads(done.stdout)
+    assert (shown["opId"], shown["path"], shown["lastStatus"]) == (op, "/github/a.json", 422)
+    assert done.stdout == mount.out(f"cat $MOUNT/.relay/dead-letter/{op}.json")
+
+
+def test_an_unknown_op_is_3(mount: Mount) -> None:
+    for verb in (("show",), ("retry", "--opId"), ("retry", "--op-id"), ("discard", "--opId")):
+        done = mount.fsmount("writeback", *verb, NONE_SUCH)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr.startswith(f"fsmount: error: no such op: {NONE_SUCH}\n")
+
+
+def test_one_of_several_is_retried_and_fails_again(mount: Mount) -> None:
+    first, second = refused(mount, "a.json", "b.json")
+    done = mount.fsmount("writeback", "retry", "--opId", first, str(mount.point), "--wait")
+    assert done.returncode == 1
+    assert first in done.stderr
+    shown = json.loads(mount.fsmount("writeback", "show", first).stdout)
+    assert (shown["state"], shown["attempts"]) == ("dead-letter", 2)
+    assert json.loads(mount.fsmount("writeback", "show", second).stdout)["attempts"] == 1
+
+
+def test_several_after_one_option(mount: Mount) -> None:
+    ops = refused(mount, "a.json", "b.json")
+    done = mount.fsmount("writeback", "discard", "--opId", *ops)
+    assert done.returncode == 0, done.stderr
+    assert mount.out("ls $MOUNT/.relay/discarded").split() == [f"{op}.json" for op in ops]
+    assert mount.fsmount("writeback", "status").returncode == 0
+    done = mount.fsmount("writeback", "discard", "--opId", ops[0])
+    assert (done.returncode, "discarded already" in done.stdout) == (0, True)
+
+
+def test_by_provider(mount: Mount) -> None:
+    mount.server.rules("PUT /** 422 {}\n")
+    mount.sh("echo a > $MOUNT/github/a.json; echo b > $MOUNT/notion/b.md")
+    until(lambda: len(dead(mount)) == 2, "both are dead letters")
+    mount.server.rules("")
+    done = mount.fsmount("writeback", "retry", "--provider", "notion", "--wait")
+    assert done.returncode == 0, done.stderr
+    assert (mount.server.get("/notion/b.md"), mount.server.get("/github/a.json")) == (b"b\n", None)
+    assert len(dead(mount)) == 1
+
+
+def test_without_a_daemon_the_same_commands_work(mount: Mount) -> None:
+    first, second = refused(mount, "a.json", "b.json")
+    done = mount.umount()
+    assert done.stdout == f"unmounted {mount.point}; 2 dead letters\n", done.stderr
+    mount.server.stop()
+
+    done = mount.fsmount("writeback", "status")
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "stopped" in done.stdout
+    assert json.loads(mount.fsmount("writeback", "status", "--json").stdout)["queue"]["deadLetter"] == 2
+    assert json.loads(mount.fsmount("writeback", "show", first).stdout)["lastStatus"] == 422
+    assert mount.fsmount("writeback", "retry", "--opId", NONE_SUCH).returncode == 3
+    assert mount.fsmount("writeback", "retry", "--opId", first).returncode == 0
+    assert mount.fsmount("writeback", "discard", "--opId", second, "--state-dir", str(mount.state)).returncode == 0
+    assert mount.fsmount("writeback", "status").returncode == 0
+    done = mount.fsmount("wait")
+    assert done.returncode == 1
+    assert "1 op" in done.stderr
+
+    mount.server.rules("")
+    mount.server.start()
+    mount.start()
+    mount.delivered()
+    assert (mount.server.get("/github/a.json"), mount.server.get("/github/b.json")) == (b"a.json\n", None)
+
+
+def test_waiting_for_many(mount: Mount) -> None:
+    mount.sh("for n in $(seq 60); do echo $n > $MOUNT/github/$n.txt; done")
+    done = mount.fsmount("wait")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(mount.server.tree("/github")) >= 60
+    assert mount.out("ls $MOUNT/.relay/pending") == ""
+    assert mount.fsmount("wait").stdout == "nothing was waiting\n"
+
+
+def test_waiting_names_what_will_not_get_there(mount: Mount) -> None:
+    (older,) = refused(mount, "old.json")
+    mount.server.rules('PUT /github/new.json 422 {"message":"no"}\nPUT /github/** delay=1s\n')
+    mount.sh("echo n > $MOUNT/github/new.json; echo g > $MOUNT/github/good.json")
+    done = mount.fsmount("wait")
+    assert done.returncode == 1, done
+    (new,) = [op for op in dead(mount) if op != older]
+    assert f"fsmount writeback retry --opId {new}" in done.stderr
+    assert older not in done.stderr
+    assert "1 older dead letter" in done.stdout
+    assert mount.server.get("/github/good.json") == b"g\n"
+
+
+def test_waiting_has_an_end(mount: Mount) -> None:
+    mount.sh("ls $MOUNT/github")
+    mount.server.rules("* /** refuse\n")
+    mount.sh("echo a > $MOUNT/github/a.txt")
+    done = mount.fsmount("wait", "--timeout", "1")
+    assert done.returncode == 6
+    assert "1 op of 1 still waiting after 1 s" in done.stderr
