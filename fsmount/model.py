@@ -6,6 +6,7 @@ Invariant: everything here is immutable and does no I/O. Times are UTC epoch sec
 
 from __future__ import annotations
 
+import mimetypes
 from enum import StrEnum
 from typing import NewType
 
@@ -58,6 +59,11 @@ def is_below(path: RemotePath, directory: RemotePath) -> bool:
 def provider_of(path: RemotePath) -> str:
     """The first segment of a remote path: ``/github/issues/7.json`` belongs to ``github``."""
     return path.lstrip("/").partition("/")[0]
+
+
+def content_type_of(path: RemotePath) -> str:
+    """What the name tells of the content (RFC 6838); empty where it tells nothing."""
+    return mimetypes.guess_type(path, strict=False)[0] or ""
 
 
 class Kind(StrEnum):

@@ -64,6 +64,7 @@ class Upload(Struct, frozen=True, kw_only=True):
     source: Source
     digest: Digest
     content_type: str
+    """Empty where the name tells nothing: then the bytes decide."""
     key: str
 
 

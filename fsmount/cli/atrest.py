@@ -16,7 +16,7 @@ from fsmount.render import json as as_json
 from fsmount.render import text as as_text
 
 if TYPE_CHECKING:
-    from fsmount.app import Offline
+    from fsmount.app.offline import Offline
 
 _STATES = {PENDING: (State.PENDING, State.SENDING), DEAD: (State.DEAD,), DISCARDED: (State.DISCARDED,)}
 _DIRECTORY = {state: directory for directory, states in _STATES.items() for state in states}
@@ -34,7 +34,7 @@ class AtRestQueue:
     @contextmanager
     def under_lock(cls, state_dir: Path) -> Iterator[AtRestQueue]:
         """The queue while the lock is held; raises StateError where another program has it."""
-        from fsmount.app import offline
+        from fsmount.app.offline import offline
 
         with offline(state_dir) as journal:
             yield cls(journal)

@@ -71,7 +71,9 @@ def _check_dead(path: str, line: MountLine) -> None:
     target = Target(mountpoint=path, name=line.source, state_dir=Path(known.state_dir) if known else None)
     try:
         # stat may be answered from the kernel's own cache for seconds after the daemon died; statfs always asks it
-        in_child(lambda: str(os.statvfs(path).f_bsize).encode(), what=f"the mount at {path}", hint=target.whom_to_look_at())
+        in_child(
+            lambda: str(os.statvfs(path).f_bsize).encode(), what=f"the mount at {path}", hint=target.whom_to_look_at()
+        )
     except OSError as error:
         if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
             return

@@ -199,14 +199,14 @@ def _absolute(path: Path) -> Path:
 
 
 def _in_foreground(config: Config) -> int:
-    from fsmount.app import run
+    from fsmount.app.daemon import run
 
     return run(config, lambda: _tell(config, os.getpid()))
 
 
 def _in_background(config: Config) -> int:
     def serve(ready: Callable[[], None]) -> int:
-        from fsmount.app import run
+        from fsmount.app.daemon import run
 
         return run(config, ready)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import click
 from msgspec import Struct
 
 from fsmount import registry
@@ -16,6 +17,13 @@ from fsmount.cli.child import in_child
 from fsmount.errors import NotFound, UsageError
 from fsmount.mounttable import MountLine, is_within, mounted_at, mounts
 from fsmount.statedir import Holder, StateDirectory
+
+state_dir_option = click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Take the mount that uses this state directory, instead of MOUNT.",
+)
+"""For every command that takes a MOUNT."""
 
 
 class Target(Struct, frozen=True, kw_only=True):
@@ -48,9 +56,15 @@ class Target(Struct, frozen=True, kw_only=True):
 def find(mount: str | None, state_dir: Path | None = None) -> Target | None:
     """The mount that is meant; None only where nothing was said and no mount is known.
 
+    A MOUNT that was said wins over ``FSMOUNT_STATE_DIR``, which is meant for all commands of one environment.
     Raises NotFound for a MOUNT that is none, UsageError where several could be meant, TimedOut where a link cannot be
     resolved.
     """
+    if mount is not None and state_dir is not None:
+        raise UsageError("MOUNT and --state-dir both say which mount", hint="give one of them")
+    from_environment = os.environ.get("FSMOUNT_STATE_DIR") if mount is None else None
+    if state_dir is None and from_environment:
+        state_dir = Path(from_environment)
     if state_dir is not None:
         return _by_state_dir(Path(os.path.abspath(state_dir)))
     if mount is not None:
@@ -109,9 +123,8 @@ def _around(path: str) -> Target | None:
 
 
 def _the_only_one() -> Target | None:
+    """Of this user's registry: the mount table also has what others mounted."""
     known = [_registered(one) for one in registry.registrations()]
-    if not known:
-        known = [Target(mountpoint=line.mountpoint, name=line.source) for line in mounts() if line.ours]
     if len(known) > 1:
         raise UsageError("there are several mounts", hint="say which: " + ", ".join(str(one) for one in known))
     return known[0] if known else None

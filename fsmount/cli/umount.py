@@ -20,8 +20,8 @@ from fsmount.cli import values
 from fsmount.cli.child import in_child
 from fsmount.cli.holders import HeldBy, holders, mounted_below
 from fsmount.cli.queue import Numbers, opened, status_of
-from fsmount.cli.target import Target, find
-from fsmount.errors import FsmountError, MachineLacks, NotFound, StateError, TimedOut
+from fsmount.cli.target import Target, find, state_dir_option
+from fsmount.errors import FsmountError, MachineLacks, NotFound, StateError, TimedOut, UsageError
 from fsmount.render.escape import counted, escape
 from fsmount.statedir import Holder, StateDirectory
 
@@ -32,7 +32,7 @@ _NAMED = 10
 
 
 @click.command()
-@click.argument("mountpoint")
+@click.argument("mountpoint", required=False)
 @click.option(
     "--drain",
     type=values.seconds,
@@ -40,15 +40,18 @@ _NAMED = 10
     help="Go on delivering for at most so long.  [default: what the mount was given, 10]",
 )
 @click.option("--lazy", is_flag=True, help="Take the mount away at once, even from programs that use it.")
-def umount(mountpoint: str, drain: float | None, *, lazy: bool) -> int:
+@state_dir_option
+def umount(mountpoint: str | None, drain: float | None, state_dir: Path | None, *, lazy: bool) -> int:
     """Deliver what is queued, unmount MOUNTPOINT, and say what remains.
 
     What remains is kept and delivered by the next mount. A mount that programs use is not taken from them: they are
     named, and the exit code is 1. A dead mount point is cleared.
     """
-    target = find(mountpoint)
+    if mountpoint is None and state_dir is None:
+        raise UsageError("say which mount: MOUNTPOINT", hint="see fsmount umount --help")
+    target = find(mountpoint, state_dir)
     if target is None or target.mountpoint is None:
-        raise NotFound(f"{mountpoint} is no mount of fsmount")
+        raise NotFound(f"no mount point is known for {state_dir}")
     holder = target.holder()
     serving = holder is not None and holder.serving
     if target.mounted() is None and not serving:

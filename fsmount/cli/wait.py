@@ -16,8 +16,7 @@ from msgspec import Struct
 
 from fsmount.cli import values
 from fsmount.cli.queue import DEAD, PENDING, Queue, opened, shown, status_of
-from fsmount.cli.target import Target, find
-from fsmount.cli.writeback import state_dir_option
+from fsmount.cli.target import Target, find, state_dir_option
 from fsmount.errors import FsmountError, NotFound, TimedOut
 from fsmount.render.escape import counted, escape, size
 
@@ -160,6 +159,7 @@ def _bar(total: int) -> Iterator[Progress]:
         return
     from rich.progress import Progress as Bar
 
-    with Bar(transient=True) as bar:
+    # without its refreshing thread: the mount is looked at by forked children
+    with Bar(transient=True, auto_refresh=False) as bar:
         row = bar.add_task("delivering", total=total)
-        yield lambda done: bar.update(row, completed=done)
+        yield lambda done: bar.update(row, completed=done, refresh=True)

@@ -24,7 +24,7 @@ from fsmount.cli.queue import (
     steer,
     unknown,
 )
-from fsmount.cli.target import Target, find
+from fsmount.cli.target import Target, find, state_dir_option
 from fsmount.errors import FsmountError, NotFound, UsageError, VerbRefused
 
 _OP = re.compile(r"op_[0-9a-z]{26}")
@@ -47,12 +47,6 @@ _NO_MOUNTS = b"""{
 """
 """``status --json`` where no mount is known: the members that scripts ask for, all of them empty."""
 
-state_dir_option = click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    envvar="FSMOUNT_STATE_DIR",
-    help="Take the mount that uses this state directory, instead of MOUNT.",
-)
 _op_ids = click.option(
     "--opId",
     "--op-id",

@@ -160,6 +160,7 @@ class Operations(pyfuse3.Operations):
             directory = Directory(None, Ino(inode))
         else:
             directory = Directory(self._tree.inodes.get(inode), None)
+            await self._tree.refresh(self._tree.inodes.get(inode))
         number, self._next_directory = self._next_directory, self._next_directory + 1
         self._directories[number] = directory
         return number

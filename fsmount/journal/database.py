@@ -63,7 +63,10 @@ class Database:
         if fresh or found == 0:
             script = files("fsmount.journal").joinpath("schema.sql").read_text()
             self.connection.executescript(f"BEGIN;{script};PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        # A row that breaks a CHECK is one damaged record, to be shown and kept; it does not make the rest unusable.
+        self.connection.execute("PRAGMA ignore_check_constraints=ON")
         problem = self.connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+        self.connection.execute("PRAGMA ignore_check_constraints=OFF")
         if problem != "ok":
             raise StateError(
                 f"the journal {self._path} is damaged: {problem}", hint="keep the file: it may hold unsent writes"

@@ -12,7 +12,19 @@ from fsmount import lifecycle
 from fsmount.journal.part import Part, body_columns
 from fsmount.journal.rows import record_of
 from fsmount.lifecycle import Event
-from fsmount.model import Base, Body, DraftId, Op, OpId, OpKind, Reason, Record, RemotePath, State
+from fsmount.model import (
+    Base,
+    Body,
+    DraftId,
+    Op,
+    OpId,
+    OpKind,
+    Reason,
+    Record,
+    RemotePath,
+    State,
+    content_type_of,
+)
 
 
 class Intents(Part):
@@ -224,7 +236,7 @@ class Intents(Part):
         elif base.absent and not self._active_before(old, self._seq + 1) and op.body is not None:
             self._insert_put(new, to_base, op)
         else:
-            self._insert_move(first, base, new, to_base, op.body, op.content_type)
+            self._insert_move(first, base, new, to_base, op.body, content_type_of(new))
 
     def _leave(self, source: Record, unsent: bool) -> None:
         """The op at the old name goes: its intent lives on in the op that the rename makes."""
@@ -245,7 +257,7 @@ class Intents(Part):
             path,
             base,
             body=op.body,
-            content_type=op.content_type,
+            content_type=content_type_of(path),
             not_before=now + self._timing.settle,
             burst_at=now,
         )
@@ -315,7 +327,7 @@ class Intents(Part):
         if row is None:
             body = Body(size=size, digest=None, draft=draft_id)
             op_id = self._insert(
-                OpKind.PUT, path, base, body=body, not_before=0, burst_at=0, content_type="application/octet-stream"
+                OpKind.PUT, path, base, body=body, not_before=0, burst_at=0, content_type=content_type_of(path)
             )
             row = self._db.one("SELECT * FROM op WHERE op_id = ?", op_id)
         else:

@@ -35,7 +35,7 @@ def encoded(upload: Upload) -> msgspec.Raw:
     text, encoding = content.encode(content.whole(upload.source))
     file = BulkFile(
         path=upload.path,
-        content_type=upload.content_type,
+        content_type=upload.content_type or content.type_of(encoding),
         content=text,
         encoding=encoding,
         content_identity=ContentIdentity(kind=KIND, key=upload.key),

@@ -33,6 +33,11 @@ def encode(content: bytes) -> tuple[str, str | None]:
     return base64.b64encode(content).decode("ascii"), "base64"
 
 
+def type_of(encoding: str | None) -> str:
+    """The content type of bytes whose name tells nothing."""
+    return "text/plain" if encoding is None else "application/octet-stream"
+
+
 def decode(content: str, encoding: str | None) -> bytes:
     """The bytes; base64 with or without padding. Raises BadContent."""
     try:

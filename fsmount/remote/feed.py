@@ -21,6 +21,8 @@ from fsmount.remote.entries import epoch
 from fsmount.wire.relayfile import Event, EventPage
 
 PAGE = 1000
+HEAD_EVERY = 5.0
+"""Seconds between two looks at the head while nothing comes after the cursor: an emptied log shows in no other way."""
 CHANGES = ("file.created", "file.updated", "file.deleted")
 _NUMBERED = re.compile(r"evt_(\d{1,18})")
 Fetch = Callable[[dict[str, str]], Awaitable[EventPage]]
@@ -34,6 +36,7 @@ class Feed(AsyncIterator["Change | None"]):
         self._poll = poll
         self._cursor: str | None = None
         self._looked = False
+        self._head_due = 0.0
         self._waiting: deque[Change | None] = deque()
         self._reading = trio.Lock()
 
@@ -51,35 +54,38 @@ class Feed(AsyncIterator["Change | None"]):
             return self._waiting.popleft()
 
     async def _look(self) -> None:
-        head = await self._head()
+        """One request where the log goes on from the cursor; the head is asked for where that could hide a reset."""
         if self._cursor is None:
-            self._cursor = head
-            self._waiting.append(None)
-        elif head != self._cursor:
-            if _is_before(head, self._cursor):
+            await self._begin()
+        elif not await self._follow(self._cursor) and trio.current_time() >= self._head_due:
+            head = await self._head()
+            if head != self._cursor and _is_before(head, self._cursor):
                 self._reset(head)
-            else:
-                await self._follow()
+
+    async def _begin(self) -> None:
+        self._cursor = await self._head()
+        self._waiting.append(None)
 
     async def _head(self) -> str:
         page = await self._fetch({"direction": "desc", "limit": "1"})
+        self._head_due = trio.current_time() + HEAD_EVERY
         return page.events[0].event_id if page.events else ""
 
-    async def _follow(self) -> None:
-        """Reads on from the cursor to the end."""
-        more = True
-        while more:
-            after = {"cursor": self._cursor} if self._cursor else {}
+    async def _follow(self, cursor: str) -> bool:
+        """Reads on from the cursor to the end; whether there was anything."""
+        before = cursor
+        while True:
+            after = {"cursor": cursor} if cursor else {}
             page = await self._fetch({**after, "limit": str(PAGE)})
             events = page.events or ()
-            if events and _is_known(events[0].event_id, self._cursor or ""):
+            if events and _is_known(events[0].event_id, cursor):
                 self._reset(await self._head())
-                return
-            if not events:
-                return
+                return True
             self._waiting += [change for event in events if (change := _change(event)) is not None]
-            self._cursor = events[-1].event_id
-            more = page.next_cursor is not None
+            if events:
+                self._cursor = cursor = events[-1].event_id
+            if not events or page.next_cursor is None:
+                return cursor != before
 
     def _reset(self, head: str) -> None:
         self._waiting.append(None)

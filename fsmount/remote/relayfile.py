@@ -346,7 +346,8 @@ class RelayfileRemote:
 
 def _put_body(upload: Upload, semantics: Semantics | None) -> bytes:
     text, encoding = content.encode(content.whole(upload.source))
-    asked = PutRequest(content=text, content_type=upload.content_type, encoding=encoding, semantics=semantics)
+    content_type = upload.content_type or content.type_of(encoding)
+    asked = PutRequest(content=text, content_type=content_type, encoding=encoding, semantics=semantics)
     return msgspec.json.encode(asked)
 
 

@@ -27,7 +27,6 @@ IN_MEMORY = 256 * 1024
 PIECE = 1024 * 1024
 FETCH = 4 * 1024 * 1024
 RESTARTS = 3
-BINARY = "application/octet-stream"
 
 
 class CorruptBody(Exception):
@@ -89,7 +88,7 @@ def parcel_of(claim: Claim, source: Source, digest: Digest, content_type: str | 
         base=op.target_base,
         source=metered,
         digest=digest,
-        content_type=content_type or op.content_type or BINARY,
+        content_type=content_type or op.content_type or "",
         key=key_of(op, digest),
     )
     return Parcel(claim=claim, upload=upload, source=metered)

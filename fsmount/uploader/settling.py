@@ -111,6 +111,7 @@ class Settler:
         op = claim.op
         self._parts.journal.bury(claim, reason, message, attempt, charged=attempt is not None, theirs=theirs)
         self._parts.overlay.changed(op)
+        was_failing = self.breaker.failing
         self.breaker.buried(self._now())
         self._rebases.pop(op.op_id, None)
         answer = "" if request is None or error is None else f" ({_answer(request, error)})"
@@ -121,7 +122,7 @@ class Settler:
             path=op.target,
             level="warning",
         )
-        if self.breaker.failing:
+        if self.breaker.failing and not was_failing:
             self._parts.log.note(
                 "connection",
                 f"{Breaker.LIMIT} changes in a row were refused: one a minute is tried until one succeeds",

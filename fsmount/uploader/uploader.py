@@ -4,8 +4,9 @@ Invariant: between claiming an op and freezing its draft nothing else runs, so t
 goes to a copy. All decisions of one round are made in one synchronous stretch; the rounds are driven by the journal,
 the connection, the requests that end, and the clock.
 
-Small files gather: while a batch is under way, or more ops become due within milliseconds, the next batch waits for
-them, a quarter of a second at most.
+Small files gather: a batch waits for ops that become due within milliseconds, and for a quarter of a second while
+another batch is under way. While files come in crowds and are not more than one batch takes, nothing is claimed until
+one and a half seconds after the last batch began: until then they can still change. A file that comes alone never waits.
 """
 
 from __future__ import annotations
@@ -34,6 +35,10 @@ LINGER = 0.06
 """How long a batch waits for ops that are nearly due, while nothing is under way."""
 GATHER = 0.25
 """How long it waits while another batch is under way."""
+CROWD = 10.0
+"""Small files within about a second that are no single saves any more."""
+CROWDED_PACE = 1.5
+"""The time from the start of one batch to the next claim, while files come in crowds."""
 
 
 class Uploader:
@@ -66,6 +71,10 @@ class Uploader:
         self._waiting: deque[Claimed] = deque()
         self._gathered: deque[Claimed] = deque()
         self._gathering_since = 0.0
+        self._batch_began = -math.inf
+        self._crowd = 0.0
+        self._crowd_at = 0.0
+        self._hurried = False
         self._singles = 0
         self._batches = 0
         self._stirred = trio.Event()
@@ -94,12 +103,17 @@ class Uploader:
 
         Returns at once while the remote cannot be used. ``run`` must be running.
         """
+        self._hurried = True
         self._journal.expedite()
+        self._stir()
         until = self._clock.monotonic() + seconds
-        while (left := until - self._clock.monotonic()) > 0 and not self._drained(until):
-            stirred = self._stirred
-            with trio.move_on_after(min(left, max(PACE, self._next_due() - self._clock.monotonic()))):
-                await stirred.wait()
+        try:
+            while (left := until - self._clock.monotonic()) > 0 and not self._drained(until):
+                stirred = self._stirred
+                with trio.move_on_after(min(left, max(PACE, self._next_due() - self._clock.monotonic()))):
+                    await stirred.wait()
+        finally:
+            self._hurried = False
 
     # one round
 
@@ -110,8 +124,9 @@ class Uploader:
         self._claim()
         while self._waiting and self._singles < self._concurrency:
             claimed = self._waiting.popleft()
-            self._singles += 1
-            nursery.start_soon(self._run_single, claimed)
+            if not self._held_back(claimed, self._clock.monotonic()):
+                self._singles += 1
+                nursery.start_soon(self._run_single, claimed)
         while self._gathered and self._batches < self._concurrency and self._batch_is_ready():
             batch = self._next_batch()
             self._batches += 1
@@ -132,10 +147,11 @@ class Uploader:
         if self._settler.breaker.failing:
             room = min(room, 1)
         now = self._clock.monotonic()
-        if room <= 0 or self._next_due() > now:
+        if room <= 0 or self._next_claim() > now:
             return
         # From here to the last freeze there is no checkpoint.
         claims = self._journal.claim(room)
+        self._count_crowd(now, len(claims), full=len(claims) == room)
         if claims and self._settler.breaker.failing:
             self._settler.breaker.tried(now)
         for claim in claims:
@@ -143,16 +159,37 @@ class Uploader:
             draft = None if body is None else body.draft
             self._take(Claimed(claim=claim, frozen=None if draft is None else self._overlay.freeze(draft)), now)
 
+    def _count_crowd(self, now: float, more: int, *, full: bool) -> None:
+        """``_crowd`` is about how many ops were claimed within the last second; where more than one claim takes are due, they do not gather."""
+        self._crowd = 0.0 if full else more + self._crowd * math.exp(self._crowd_at - now)
+        self._crowd_at = now
+
+    def _next_claim(self) -> float:
+        """When ops may be claimed next; infinite where none becomes due."""
+        if self._hurried or self._crowd <= CROWD:
+            return self._next_due()
+        dispersed = self._crowd_at + math.log(self._crowd / CROWD)
+        return max(self._next_due(), min(dispersed, self._batch_began + CROWDED_PACE))
+
     def _take(self, claimed: Claimed, now: float) -> None:
-        held_until = self._settler.deletes_held_until
-        if now < held_until and claimed.claim.op.kind in (OpKind.DELETE, OpKind.RMDIR):
-            self._settler.give_back(claimed.claim, until=held_until)
-        elif self._sender.takes_batches and _is_small(claimed, self._limits.capabilities.max_batch_bytes):
+        if self._held_back(claimed, now):
+            return
+        small = _is_small(claimed, self._limits.capabilities.max_batch_bytes)
+        # The one op that is tried while failing must be under way when this round ends: it does not gather.
+        if small and self._sender.takes_batches and not self.failing:
             if not self._gathered:
                 self._gathering_since = now
             self._gathered.append(claimed)
         else:
             self._waiting.append(claimed)
+
+    def _held_back(self, claimed: Claimed, now: float) -> bool:
+        """Gives a delete back where the remote wants no more of them for a while."""
+        until = self._settler.deletes_held_until
+        if now >= until or claimed.claim.op.kind not in (OpKind.DELETE, OpKind.RMDIR):
+            return False
+        self._settler.give_back(claimed.claim, until=until)
+        return True
 
     def _put_back(self) -> None:
         """What was claimed and not begun waits as pending, where it can be seen and changed."""
@@ -173,6 +210,8 @@ class Uploader:
         """When what has gathered goes whether or not the batch is full; infinite while there is nothing."""
         if not self._gathered:
             return math.inf
+        if self._hurried:
+            return self._gathering_since
         if self._batches:
             return self._gathering_since + GATHER
         if self._next_due() <= self._clock.monotonic() + NEARLY_DUE:
@@ -188,7 +227,7 @@ class Uploader:
             if weight > capabilities.max_batch_bytes:
                 break
             batch.append(self._gathered.popleft())
-        self._gathering_since = self._clock.monotonic()
+        self._gathering_since = self._batch_began = self._clock.monotonic()
         return batch
 
     # requests under way
@@ -234,7 +273,7 @@ class Uploader:
             return math.inf if self._busy else max(breaker.next_try, self._next_due())
         looks = [self._batch_due()] if self._batches < self._concurrency else []
         if len(self._waiting) + len(self._gathered) < CLAIMED_AT_MOST:
-            looks.append(self._next_due())
+            looks.append(self._next_claim())
         return min(looks, default=math.inf)
 
     def _next_due(self) -> float:

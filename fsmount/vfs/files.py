@@ -10,12 +10,11 @@ synchronous stretch, and so is freezing it.
 from __future__ import annotations
 
 import errno
-import mimetypes
 
 import trio
 
 from fsmount.errors import FileError
-from fsmount.model import ABSENT, Base, Body, DraftId, Kind, LocalNode, RemotePath
+from fsmount.model import ABSENT, Base, Body, DraftId, Kind, LocalNode, content_type_of
 from fsmount.ports import Clock, Draft, EventLog, Source, Spool
 from fsmount.vfs.handles import Handle, OpenDraft
 from fsmount.vfs.inodes import Node
@@ -273,13 +272,11 @@ class Files:
 
     async def fsync(self, number: int) -> None:
         """As flush, and on the disk: body, directory and journal."""
+        await self.flush(number)
         node = self.handle(number).node
-        if node.draft is not None:
-            await self.journal(node)
-            draft = node.draft
-            if draft is not None and not node.detached:
-                await trio.to_thread.run_sync(draft.draft.sync)
-                await trio.to_thread.run_sync(self._ledger.durable)
+        if node.draft is not None and not node.detached:
+            await trio.to_thread.run_sync(node.draft.draft.sync)
+            await trio.to_thread.run_sync(self._ledger.durable)
 
     async def journal(self, node: Node) -> None:
         """Records what the draft holds, if it was written since the last time."""
@@ -331,7 +328,7 @@ class Files:
             return
         base = node.shown.base if node.shown is not None else ABSENT
         op_id = self._ledger.put(
-            draft.draft.draft_id, path, base, body, content_type=content_type(path), mtime=draft.mtime, still_open=True
+            draft.draft.draft_id, path, base, body, content_type=content_type_of(path), mtime=draft.mtime, still_open=True
         )
         draft.journalled = True
         self._tree.listings.touched(path)
@@ -410,7 +407,3 @@ async def copy(source: Source, draft: Draft) -> None:
     else:
         await trio.to_thread.run_sync(run)
 
-
-def content_type(path: RemotePath) -> str:
-    """From the name; ``application/octet-stream`` where it tells nothing."""
-    return mimetypes.guess_type(path, strict=False)[0] or "application/octet-stream"

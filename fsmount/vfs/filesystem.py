@@ -7,6 +7,7 @@ remote each verb changes journal, nodes and listings in one synchronous stretch.
 from __future__ import annotations
 
 import errno
+from collections import OrderedDict
 
 import trio
 from msgspec.structs import replace
@@ -28,19 +29,24 @@ from fsmount.model import (
     OpKind,
     Receipt,
     RemotePath,
+    Revision,
+    content_type_of,
     is_below,
     join,
     name_of,
     parent_of,
-)  # fmt: skip
+)
 from fsmount.ports import Cache, Clock, EventLog, KernelCache, Remote, Spool
 from fsmount.vfs.contents import Contents
-from fsmount.vfs.files import Files, content_type, copy
+from fsmount.vfs.files import Files, copy
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.listings import Listings
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import AtRemote, Shown, Unsent
 from fsmount.vfs.tree import Tree
+
+OWN = 20_000
+"""Paths whose last own revision is remembered, so that its echo in the feed is recognised."""
 
 
 class Filesystem:
@@ -63,6 +69,7 @@ class Filesystem:
         self.tree = Tree(config, ledger, self.listings, self.contents, spool, clock)
         self.files = Files(self.tree, ledger, spool, clock, log)
         self._unexplained: dict[RemotePath, Change] = {}
+        self._own: OrderedDict[RemotePath, Revision | None] = OrderedDict()
 
     # making
 
@@ -317,7 +324,7 @@ class Filesystem:
             self._ledger.keep(LocalNode(path=new, mode=kept.mode, uid=kept.uid, gid=kept.gid, mtime=mtime))
         if body is not None and not (draft is not None and draft.dirty):
             self._ledger.put(
-                None if draft is None else draft.draft.draft_id, new, base, body, content_type=content_type(new), mtime=mtime,
+                None if draft is None else draft.draft.draft_id, new, base, body, content_type=content_type_of(new), mtime=mtime,
                 still_open=draft is not None,
             )  # fmt: skip
             if draft is not None:
@@ -448,18 +455,23 @@ class Filesystem:
 
     def _delivered(self, path: RemotePath, entry: Entry | None) -> None:
         self.tree.delivered(path, entry)
+        self._own[path] = None if entry is None else entry.revision
+        self._own.move_to_end(path)
+        if len(self._own) > OWN:
+            self._own.popitem(last=False)
         self._explain(path, None if entry is None else entry.revision)
 
     def changed(self, op: Op) -> None:
         for path in {op.path, op.target}:
             self._explain(path, None)
-            self.listings.outdated(path)
-            self._tell_kernel(path)
+            self._outdated(path)
 
     # what the feed reports
 
     def remote_changed(self, change: Change) -> None:
         """The feed says that a file stands at a revision. What we know already (our own echo) is nothing new."""
+        if change.path in self._own and self._own[change.path] == change.revision:
+            return
         entry = self.listings.entry(change.path)
         if entry is not None and entry.revision == change.revision:
             return
@@ -467,15 +479,13 @@ class Filesystem:
         if record is not None and record.state == "sending":
             self._unexplained[change.path] = change
             return
-        self.listings.outdated(change.path)
-        self._tell_kernel(change.path)
+        self._outdated(change.path, gone=change.revision is None)
 
     def _explain(self, path: RemotePath, revision: str | None) -> None:
         """An op on ``path`` is settled: what the feed said meanwhile was its echo, or somebody else's change."""
         change = self._unexplained.pop(path, None)
         if change is not None and change.revision != revision:
-            self.listings.outdated(path)
-            self._tell_kernel(path)
+            self._outdated(path)
 
     def missed(self) -> None:
         """The feed may have lost changes: everything is looked at again."""
@@ -484,6 +494,16 @@ class Filesystem:
             self._kernel.attributes_changed(node.ino)
             if node.parent is not None and not node.detached:
                 self._kernel.entry_changed(node.parent.ino, node.name)
+
+    def _outdated(self, path: RemotePath, *, gone: bool = True) -> None:
+        """What stands at ``path`` is unknown. A directory that may have gone keeps its name in the kernel, for the sake of
+        those who work in it: their next look at its attributes tells."""
+        _, *above = self.listings.outdated(path, gone=gone)
+        self._tell_kernel(path)
+        for directory in above:
+            node = self.tree.inodes.find(directory)
+            if node is not None:
+                self._kernel.attributes_changed(node.ino)
 
     def _tell_kernel(self, path: RemotePath) -> None:
         """Drops what the kernel knows of the path, and of the nearest directory above it that it knows."""

@@ -21,14 +21,15 @@ MAX_ENTRIES = 400_000
 
 
 class Listing:
-    """One directory: its names, and until when (monotonic) they are taken to be current."""
+    """One directory: its names, until when (monotonic) they are taken to be current, and which of them may have gone since."""
 
-    __slots__ = ("entries", "expires", "fetched_at")
+    __slots__ = ("doubtful", "entries", "expires", "fetched_at")
 
     def __init__(self, entries: dict[str, Entry], fetched_at: float, expires: float) -> None:
         self.entries = entries
         self.fetched_at = fetched_at
         self.expires = expires
+        self.doubtful: set[str] = set()
 
 
 class Listings:
@@ -81,13 +82,14 @@ class Listings:
             return old
 
     def _known_absent(self, directory: RemotePath) -> Listing | None:
-        """An empty listing for a directory that its parent's current listing does not have: no request for a new mkdir."""
-        if directory == ROOT:
-            return None
-        above = self.fresh(parent_of(directory))
-        if above is None or name_of(directory) in above.entries:
-            return None
-        return Listing({}, above.fetched_at, above.expires)
+        """An empty listing for a directory that the nearest current listing above has no way to: no request for a new mkdir."""
+        while directory != ROOT:
+            above = self.fresh(parent_of(directory))
+            if above is not None:
+                known = name_of(directory) in above.entries
+                return None if known else Listing({}, above.fetched_at, above.expires)
+            directory = parent_of(directory)
+        return None
 
     async def _ask(self, directory: RemotePath) -> Listing:
         request = self._under_way.get(directory)
@@ -149,13 +151,14 @@ class Listings:
     def learn(self, path: RemotePath, entry: Entry | None) -> None:
         """Our own acknowledged change: the file at ``path`` is ``entry`` now, or gone."""
         self.touched(path)
+        if entry is not None:
+            self._directory_appears(parent_of(path))
         listing = self._held.get(parent_of(path))
         if listing is None:
             return
         before = len(listing.entries)
         if entry is not None:
             listing.entries[name_of(path)] = entry
-            self._directory_appears(parent_of(path))
         else:
             listing.entries.pop(name_of(path), None)
             self._directory_vanishes(parent_of(path), listing)
@@ -163,12 +166,22 @@ class Listings:
 
     def _directory_appears(self, directory: RemotePath) -> None:
         """Directories are implicit where the remote has none of its own: the first file below makes them."""
+        self._hold_new(directory)
         while directory != ROOT:
             above = self._held.get(parent_of(directory))
             if above is None or name_of(directory) in above.entries:
                 return
             above.entries[name_of(directory)] = Entry(path=directory, kind=Kind.DIRECTORY)
             self._entries += 1
+            directory = parent_of(directory)
+
+    def _hold_new(self, directory: RemotePath) -> None:
+        """A directory that was known to be absent holds what we put there and, until the feed says otherwise, nothing else."""
+        while directory not in self._held and directory not in self._under_way:
+            absent = self._known_absent(directory)
+            if absent is None:
+                return
+            self._hold(directory, absent)
             directory = parent_of(directory)
 
     def _directory_vanishes(self, directory: RemotePath, listing: Listing) -> None:
@@ -180,20 +193,27 @@ class Listings:
                 self._entries -= 1
             directory, listing = parent_of(directory), above
 
-    def outdated(self, path: RemotePath) -> None:
-        """Something changed at ``path`` elsewhere: its directory, and those whose names may have come or gone with it, are asked again."""
-        directory = parent_of(path)
+    def outdated(self, path: RemotePath, *, gone: bool = True) -> list[RemotePath]:
+        """Something changed at ``path`` elsewhere: its directory, and those whose names may have come or gone with it, are asked again.
+
+        Returns ``path`` and the directories above it that may have come or, with ``gone``, vanished with it.
+        """
+        doubtful = [path]
         while True:
+            directory, name = parent_of(doubtful[-1]), name_of(doubtful[-1])
             request = self._under_way.get(directory)
             if request is not None:
                 request.outdated = True
             listing = self._held.get(directory)
             if listing is not None:
                 listing.expires = 0.0
-                return
+                if gone and name in listing.entries:
+                    listing.doubtful.add(name)
+                if len(listing.doubtful) < len(listing.entries):
+                    return doubtful
             if directory == ROOT:
-                return
-            directory = parent_of(directory)
+                return doubtful
+            doubtful.append(directory)
 
     def expire(self) -> None:
         """Changes may have been missed: everything is asked again."""

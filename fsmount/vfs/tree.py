@@ -158,25 +158,28 @@ class Tree:
     # attributes
 
     async def refresh(self, node: Node) -> None:
-        """Looks at the node's name again. A checkpoint where the remote must be asked; an unreachable remote changes nothing."""
-        if node.detached or node.draft is not None or node.parent is None:
+        """Looks at the node's name again. A checkpoint where the remote must be asked; an unreachable remote changes nothing.
+
+        Raises FileError ESTALE where nothing of the kind stands there any more, on which the kernel looks the name up anew.
+        """
+        if node.parent is None or not _stands_for_the_remote(node):
             return
-        if self.listings.fresh(self.path(node.parent)) is None:
-            try:
-                await self.listing(node.parent)
-            except RemoteError:
-                if node.shown is None:
-                    raise
-                return
-        listing = self.listings.held(self.path(node.parent)) or self.listings.fresh(self.path(node.parent)) or _NOTHING
-        if listing is not _NOTHING or node.shown is None:
-            shown = self.overlay.look(self.path(node.parent), node.name, listing)
-            if (
-                shown is not None
-                and shown.kind is node.kind
-                and not (node.handles and _another_version(node.shown, shown))
-            ):
+        parent = node.parent
+        try:
+            listing = await self.listing(parent)
+        except RemoteError:
+            if node.shown is None:
+                raise
+            return
+        if node.parent is not parent or not _stands_for_the_remote(node):
+            return
+        shown = self.overlay.look(self.path(parent), node.name, listing)
+        if shown is not None and shown.kind is node.kind:
+            if not (node.handles and _another_version(node.shown, shown)):
                 self.show(node, shown)
+        elif not node.handles:
+            self.inodes.detach(node)
+            raise FileError(errno.ESTALE, f"{self.path(node)} was removed elsewhere")
 
     async def attr(self, node: Node) -> Attr:
         """What ``stat`` shows. A checkpoint where an exact size must be fetched; raises RemoteError."""
@@ -244,6 +247,11 @@ class Tree:
             shown = self.overlay.look(parent_of(path), node.name, Listing({node.name: entry}, 0.0, 0.0))
             if shown is not None and shown.kind is node.kind:
                 self.show(node, shown)
+
+
+def _stands_for_the_remote(node: Node) -> bool:
+    """Whether the node has a name, and what is looked up under it is what the node shows."""
+    return not node.detached and node.draft is None
 
 
 def _another_version(now: Shown | None, then: Shown) -> bool:

@@ -38,11 +38,11 @@ def test_it_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_kept_it_stays_until_it_is_told(tmp_path: Path) -> None:
-    with subprocess.Popen(
+    out = tmp_path / "out"
+    with out.open("w") as writer, subprocess.Popen(
         [sys.executable, "-m", "fsmount", "try", "--keep"], env=environment(tmp_path), stdin=subprocess.DEVNULL,
-        stdout=(tmp_path / "out").open("w"), stderr=subprocess.STDOUT,
+        stdout=writer, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
-        out = tmp_path / "out"
         until(lambda: "stays until Ctrl-C" in out.read_text() or process.poll() is not None, "it never came", 50)
         (mount,) = [line.mountpoint for line in mounts() if str(tmp_path) in line.mountpoint]
         listed = subprocess.run(

@@ -1,12 +1,14 @@
 """The queue by its commands, over a real mount and without one."""
 
 import json
+import os
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.mount import Mount, until
+from tests.support.mount import FSMOUNT, Mount, until
 from tests.support.server import RelayServer
 
 pytestmark = pytest.mark.mount
@@ -168,3 +170,45 @@ def test_waiting_has_an_end(mount: Mount) -> None:
     done = mount.fsmount("wait", "--timeout", "1")
     assert done.returncode == 6
     assert "1 op of 1 still waiting after 1 s" in done.stderr
+
+
+def test_on_a_terminal_it_shows_a_bar(mount: Mount) -> None:
+    mount.server.rules("PUT /github/** delay=1s\n")
+    mount.sh("echo a > $MOUNT/github/a.txt; echo b > $MOUNT/github/b.txt")
+    screen, terminal = os.openpty()
+    with subprocess.Popen(
+        [*FSMOUNT, "wait"],
+        env={**mount.environment, "TERM": "xterm", "COLUMNS": "80"},
+        stdout=terminal,
+        stderr=subprocess.STDOUT,
+    ) as process:
+        os.close(terminal)
+        shown = b""
+        while chunk := _read(screen):
+            shown += chunk
+        assert process.wait(30) == 0
+    os.close(screen)
+    assert b"delivering" in shown
+    assert b"delivered 2 ops" in shown
+
+
+def _read(screen: int) -> bytes:
+    """What a terminal shows next; nothing when the last program has let go of it (EIO)."""
+    try:
+        return os.read(screen, 4096)
+    except OSError:
+        return b""
+
+
+def test_a_daemon_that_dies_ends_the_waiting(mount: Mount) -> None:
+    mount.server.rules("PUT /github/** hang\n")
+    mount.sh("echo a > $MOUNT/github/a.txt")
+    with subprocess.Popen(
+        [*FSMOUNT, "wait"], env=mount.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        until(lambda: bool(mount.server.requests()), "the server is asked")
+        mount.kill()
+        _, said = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert said.startswith("fsmount: error: ")
+    assert "ended while it was waited for" in said or "wait for the next mount" in said, "whichever came first"

@@ -10,15 +10,15 @@ from fsmount.connection import Connection
 from fsmount.errors import Refusal
 from fsmount.model import RemotePath
 from fsmount.ports import ConnectionState
-from tests.support.event_log import RememberedLog
 from tests.support.fake_remote import FakeRemote
+from tests.support.notes import Notes
 from tests.support.trio_clock import TrioClock
 
 
 class Rig:
     def __init__(self) -> None:
         self.remote = FakeRemote()
-        self.log = RememberedLog()
+        self.log = Notes()
         self.connection = Connection(self.remote, TrioClock(), self.log)
         self._changed = trio.Event()
         self.connection.watch(self._note)

@@ -59,6 +59,7 @@ def test_without_a_command_it_helps_and_says_that_this_is_no_use(tmp_path: Path)
         (("writeback", "status", "--watch"), "No such option"),
         (("mount", "relayfile+http://h/w"), "Missing argument 'MOUNTPOINT'"),
         (("mount", "--write-through", "relayfile+http://h/w", "/x"), "No such option"),
+        (("umount",), "say which mount"),
         (("wait", "--timeout", "0"), "more than 0"),
         (("wait", "--timeout", "nan"), "no number of seconds"),
         (("serve", "--listen", "here"), "no HOST:PORT"),

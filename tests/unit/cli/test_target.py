@@ -98,3 +98,17 @@ def test_by_state_directory(tmp_path: Path) -> None:
     assert (alone.mountpoint, alone.state_dir) == (None, tmp_path / "loose")
     with pytest.raises(NotFound):
         find(None, tmp_path / "none")
+
+
+def test_by_the_environment_where_nothing_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = known(tmp_path, "a", "one"), known(tmp_path, "b", "two")
+    monkeypatch.setenv("FSMOUNT_STATE_DIR", str(tmp_path / "s" / "a"))
+    for said, meant in ((None, first), (second, second)):
+        target = find(said)
+        assert target is not None
+        assert target.mountpoint == meant
+
+
+def test_saying_it_twice(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="both say which mount"):
+        find(known(tmp_path, "a", "one"), tmp_path / "s" / "a")

@@ -19,6 +19,7 @@ class Log:
         self.error: RemoteError | None = None
         self.page = 1000
         self.first = 1
+        self.requests = 0
 
     def add(self, path: str, kind: str = "file.updated", **members: str) -> None:
         number = self.first + len(self.events)
@@ -27,6 +28,7 @@ class Log:
 
     async def fetch(self, query: dict[str, str]) -> EventPage:
         await trio.lowlevel.checkpoint()
+        self.requests += 1
         if self.error is not None:
             raise self.error
         if query.get("direction") == "desc":
@@ -139,3 +141,19 @@ async def test_an_empty_log_is_followed_from_its_beginning(autojump_clock: trio.
     await _quiet(feed)
     log.add("/first")
     assert await _paths(feed, 1) == ["/first"]
+
+
+async def test_news_cost_one_request_a_look(autojump_clock: trio.testing.MockClock) -> None:
+    log, feed = await _followed()
+    before = log.requests
+    for number in range(20):
+        log.add(f"/{number}")
+        assert await _paths(feed, 1) == [f"/{number}"]
+    assert log.requests - before == 20
+
+
+async def test_quiet_looks_seldom_ask_for_the_head(autojump_clock: trio.testing.MockClock) -> None:
+    log, feed = await _followed()
+    before = log.requests
+    await _quiet(feed)
+    assert log.requests - before <= 36

@@ -1,4 +1,4 @@
-"""The composition root: joins the parts, starts and stops them in order; alone in naming concrete classes.
+"""One mount's daemon: joins the parts, starts them and stops them in order.
 
 Invariant: everything runs in one nursery. Lock, journal and recovery come before the mount, mounting is the last act of
 the start; at the end the mount goes first, then what it stands on.
@@ -8,34 +8,33 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 
 import trio
 
 from fsmount import __version__, registry
+from fsmount.app.recovery import recover, remove_released, unresolved
 from fsmount.cache import FileCache
 from fsmount.clock import SystemClock
-from fsmount.config import Config, parse_remote
+from fsmount.config import Config
 from fsmount.connection import Connection
-from fsmount.errors import FsmountError, NotFound, Refusal, RemoteError
+from fsmount.errors import FsmountError, Refusal, RemoteError
 from fsmount.eventlog import FileEventLog
+from fsmount.fuse import session
+from fsmount.fuse.operations import Operations
+from fsmount.fuse.session import KernelNotifier
 from fsmount.journal import SqliteJournal, open_journal
-from fsmount.model import DraftId, OpId, Record, State
+from fsmount.model import OpId
 from fsmount.ports import CacheUse, Feed, MountIdentity, Preconditions, SpoolUse, Timing, Traffic, Transfer
 from fsmount.ports import Connection as ConnectionShown
+from fsmount.remote.relayfile import RelayfileRemote
 from fsmount.retry import Policy
 from fsmount.spool import FileSpool
 from fsmount.statedir import StateDirectory
-from fsmount.status import AtRest, Snapshot, snapshot
 from fsmount.uploader import Uploader
 from fsmount.vfs.control import ControlTree
 from fsmount.vfs.filesystem import Filesystem
-
-if TYPE_CHECKING:
-    from fsmount.fuse.operations import Operations
 
 RETENTION = 3600.0
 """Seconds between two looks for discarded ops whose time is over."""
@@ -64,55 +63,21 @@ def run(config: Config, ready: Callable[[], None]) -> int:
 def _serve(config: Config, state: StateDirectory, ready: Callable[[], None]) -> int:
     clock = SystemClock()
     log = FileEventLog(config.log_file, clock, debug=config.debug, echo=config.foreground and config.debug)
-    journal = open_journal(state.journal, clock, _timing(config))
-    known = state.check_remote(str(config.remote), unresolved=_unresolved(journal))
-    spool = FileSpool(state.spool, config.spool_limit)
-    _recover(journal, spool, log)
-    try:
-        return trio.run(Daemon(config, state, clock, log, journal, spool).main, known, ready)
-    finally:
-        journal.close()
-        log.close()
-
-
-def _timing(config: Config) -> Timing:
-    return Timing(
+    timing = Timing(
         settle=config.settle,
         max_settle=config.max_settle,
         delete_settle=config.delete_settle,
         open_settle=config.open_settle,
     )
-
-
-def _unresolved(journal: SqliteJournal) -> int:
-    counts = journal.counts()
-    return counts.pending + counts.sending + counts.dead
-
-
-def _recover(journal: SqliteJournal, spool: FileSpool, log: FileEventLog | None) -> None:
-    """What a daemon that ended in the middle left: drafts become dead letters, files that nothing refers to go."""
-
-    def size_of(draft_id: DraftId) -> int | None:
-        try:
-            draft = spool.open_draft(draft_id)
-        except OSError:
-            return None
-        size = draft.size
-        draft.close()
-        return size
-
-    for op_id in journal.recover(size_of):
-        record = journal.record(op_id)
-        if log is not None and record is not None:
-            log.note("op.dead", f"interrupted: {record.message}", op=op_id, path=record.op.path, level="warning")
-    _remove_released(journal, spool)
-    spool.sweep(*journal.bodies())
-
-
-def _remove_released(journal: SqliteJournal, spool: FileSpool) -> None:
-    for body in journal.released():
-        with suppress(OSError):
-            spool.remove(body)
+    journal = open_journal(state.journal, clock, timing)
+    known = state.check_remote(str(config.remote), unresolved=unresolved(journal))
+    spool = FileSpool(state.spool, config.spool_limit)
+    recover(journal, spool, log)
+    try:
+        return trio.run(Daemon(config, state, clock, log, journal, spool).main, known, ready)
+    finally:
+        journal.close()
+        log.close()
 
 
 class Daemon:
@@ -127,9 +92,6 @@ class Daemon:
         journal: SqliteJournal,
         spool: FileSpool,
     ) -> None:
-        from fsmount.fuse.session import KernelNotifier
-        from fsmount.remote.relayfile import RelayfileRemote
-
         self._config = config
         self._state = state
         self._clock = clock
@@ -215,8 +177,6 @@ class Daemon:
 
     async def main(self, known: bool, ready: Callable[[], None]) -> int:
         """Serves until a signal or until the mount is taken away; 0."""
-        from fsmount.fuse import session
-
         if not known:
             await self._first_contact()
         self._mount()
@@ -243,8 +203,6 @@ class Daemon:
 
     def _mount(self) -> None:
         """Registers and mounts; where that fails, the registration is as it was before."""
-        from fsmount.fuse import session
-
         before = registry.at(str(self._config.mountpoint))
         operations = self._operations()
         self._announce()
@@ -278,8 +236,6 @@ class Daemon:
         self._connection.contacted()
 
     def _operations(self) -> Operations:
-        from fsmount.fuse.operations import Operations
-
         control = ControlTree(
             self, self, self._spool, self._log, self._clock, uid=self._config.uid, gid=self._config.gid
         )
@@ -308,7 +264,7 @@ class Daemon:
 
     def _take_leave(self) -> None:
         """The registration stays while something is unresolved, so that commands still find it."""
-        left = _unresolved(self.journal)
+        left = unresolved(self.journal)
         self._log.note("mount", f"unmounted {self._config.mountpoint}; {left} ops are unresolved")
         if not left:
             registry.remove(str(self._config.mountpoint))
@@ -322,7 +278,7 @@ class Daemon:
             await self._released.wait()
             self._released = trio.Event()
             await trio.sleep(0.05)
-            _remove_released(self.journal, self._spool)
+            remove_released(self.journal, self._spool)
 
     async def _retain(self) -> None:
         while True:
@@ -353,8 +309,6 @@ class Daemon:
 
     async def _stop_on_signal(self) -> None:
         """First signal: no new writers, deliver what can be, unmount. Second: at once."""
-        from fsmount.fuse import session
-
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
             await anext(signals)
             self._filesystem.files.closing = True
@@ -386,72 +340,3 @@ async def _call_when_serving(ready: Callable[[], None]) -> None:
     """The first request is answered by now or waits in the kernel for a loop that runs."""
     await trio.lowlevel.checkpoint()
     ready()
-
-
-class Offline:
-    """A state directory without its daemon: what the command line reads and changes, under the same lock."""
-
-    def __init__(self, state: StateDirectory, journal: SqliteJournal, spool: FileSpool) -> None:
-        self._state = state
-        self._journal = journal
-        self._spool = spool
-
-    def snapshot(self) -> Snapshot:
-        """The status; its health is ``stopped``."""
-        identity = self._state.identity()
-        url = None if identity is None else parse_remote(identity.remote)
-        found = registry.using(self._state.path)
-        return snapshot(
-            AtRest(
-                MountIdentity(
-                    name=self._state.path.name if found is None else found.name,
-                    remote="" if url is None else str(url),
-                    workspace="" if url is None else url.workspace,
-                    root=parse_remote(str(url)).root if url is not None else parse_remote("relayfile+http://h/w").root,
-                    mountpoint=None if found is None else found.mountpoint,
-                    version=__version__,
-                ),
-                self._journal,
-                SystemClock(),
-                SpoolUse(bytes=self._spool.used, limit=self._spool.limit),
-            )
-        )
-
-    def records(self, state: State | None = None) -> list[Record]:
-        """See the journal."""
-        return self._journal.records(state)
-
-    def record(self, op_id: OpId) -> Record | None:
-        """See the journal."""
-        return self._journal.record(op_id)
-
-    def retry(self, op_id: OpId) -> None:
-        """Raises VerbRefused; the next mount sends it."""
-        self._journal.retry(op_id)
-
-    def discard(self, op_id: OpId) -> None:
-        """Raises VerbRefused."""
-        self._journal.discard(op_id)
-
-
-@contextmanager
-def offline(state_dir: Path) -> Iterator[Offline]:
-    """The state directory, locked; raises NotFound where there is no journal, StateError where a daemon has it."""
-    state = StateDirectory(state_dir)
-    if not state.journal.exists():
-        raise NotFound(
-            f"{state_dir} holds no journal", hint="name a mount, or the directory that 'fsmount mount' printed"
-        )
-    state.lock()
-    try:
-        clock = SystemClock()
-        journal = open_journal(state.journal, clock, Timing(settle=0.3, max_settle=3, delete_settle=2, open_settle=5))
-        try:
-            spool = FileSpool(state.spool, None)
-            _recover(journal, spool, None)
-            yield Offline(state, journal, spool)
-            _remove_released(journal, spool)
-        finally:
-            journal.close()
-    finally:
-        state.unlock()

@@ -1,0 +1,46 @@
+"""Opening a state directory: what the daemon and the offline commands do alike.
+
+Invariant: whoever holds the lock has recovered the journal before looking at it.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from fsmount.eventlog import FileEventLog
+from fsmount.journal import SqliteJournal
+from fsmount.model import DraftId
+from fsmount.spool import FileSpool
+
+
+def recover(journal: SqliteJournal, spool: FileSpool, log: FileEventLog) -> None:
+    """What a daemon that ended in the middle left: drafts become dead letters, files that nothing refers to go."""
+
+    def size_of(draft_id: DraftId) -> int | None:
+        try:
+            draft = spool.open_draft(draft_id)
+        except OSError:
+            return None
+        size = draft.size
+        draft.close()
+        return size
+
+    for op_id in journal.recover(size_of):
+        record = journal.record(op_id)
+        if record is not None:
+            log.note("op.dead", f"interrupted: {record.message}", op=op_id, path=record.op.path, level="warning")
+    remove_released(journal, spool)
+    spool.sweep(*journal.bodies())
+
+
+def remove_released(journal: SqliteJournal, spool: FileSpool) -> None:
+    """Removes the bodies that no op needs any more; one that cannot be removed is swept at the next start."""
+    for body in journal.released():
+        with suppress(OSError):
+            spool.remove(body)
+
+
+def unresolved(journal: SqliteJournal) -> int:
+    """Ops that are not delivered: waiting, being sent, or dead."""
+    counts = journal.counts()
+    return counts.pending + counts.sending + counts.dead

@@ -1,0 +1,39 @@
+"""Ops as a user finds them in `.relay/`: whole directories read with one command."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from tests.support.mount import Mount, until
+
+
+def ops(mount: Mount, directory: str) -> list[dict[str, Any]]:
+    """The records in `.relay/DIRECTORY`, oldest first; an op that goes while it is read is left out."""
+    text = mount.out(f'cd $MOUNT/.relay/{directory} && for f in *.json; do cat "$f" 2>/dev/null; done; true')
+    decoder, found, at = json.JSONDecoder(), [], 0
+    while at < len(text):
+        record, at = decoder.raw_decode(text, at)
+        found.append(record)
+        at += 1  # the newline
+    return found
+
+
+def letters(mount: Mount, count: int, seconds: float = 10.0) -> list[dict[str, Any]]:
+    """Exactly `count` dead letters, oldest first, waited for."""
+    until(lambda: mount.status()["queue"]["deadLetter"] >= count, f"{count} dead letters appear", seconds)
+    found = ops(mount, "dead-letter")
+    assert len(found) == count, [letter["path"] for letter in found]
+    return found
+
+
+def revision(mount: Mount, path: str) -> str | None:
+    """The server's revision of a file."""
+    body = mount.server.file(path)
+    return None if body is None else body.revision
+
+
+def queued(mount: Mount, count: int, seconds: float = 10.0) -> list[dict[str, Any]]:
+    """Exactly `count` ops in pending/, waited for, oldest first."""
+    until(lambda: len(ops(mount, "pending")) == count, f"{count} ops are pending", seconds)
+    return ops(mount, "pending")
