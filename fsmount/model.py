@@ -273,6 +273,8 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     max_batch_bytes: int = 900_000
     max_batch_files: int = 256
     size_limit: int | None = None
+    trims_names: bool = False
+    """White space at the end of a path is lost: no name can end with it."""
 
 
 class Change(Struct, frozen=True, kw_only=True):

@@ -7,6 +7,7 @@ the start; at the end the mount goes first, then what it stands on.
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
@@ -19,7 +20,7 @@ from fsmount.cache import FileCache
 from fsmount.clock import SystemClock
 from fsmount.config import Config
 from fsmount.connection import Connection
-from fsmount.errors import FsmountError, Refusal, RemoteError
+from fsmount.errors import FsmountError, Refusal, RemoteError, Unreachable
 from fsmount.eventlog import FileEventLog
 from fsmount.fuse import session
 from fsmount.fuse.operations import Operations
@@ -49,12 +50,14 @@ def run(config: Config, ready: Callable[[], None]) -> int:
     """
     state = StateDirectory(config.state_dir).create()
     state.lock(serving=True, drain=config.drain)
-    known = state.identity() is not None
+    known, cached = state.identity() is not None, config.cache_dir.exists()
     try:
         return _serve(config, state, ready)
     except FsmountError:
         if not known:
             state.abandon()
+            if not cached:
+                shutil.rmtree(config.cache_dir, ignore_errors=True)
         raise
     finally:
         state.unlock()
@@ -109,7 +112,7 @@ class Daemon:
             spool,
             self._remote,
             self._connection,
-            self._filesystem,
+            self._filesystem.arrivals,
             clock,
             log,
             Policy(max_attempts=config.max_attempts),
@@ -171,7 +174,7 @@ class Daemon:
         record = self.journal.record(op_id)
         decide(op_id)
         if record is not None:
-            self._filesystem.changed(record.op)
+            self._filesystem.arrivals.changed(record.op)
 
     # running
 
@@ -226,6 +229,10 @@ class Daemon:
         try:
             with trio.fail_after(self._config.timeout):
                 await self._connection_probe()
+        except trio.TooSlowError as error:
+            await self._remote.aclose()
+            message = f"{self._config.remote.origin} did not answer within {self._config.timeout:g} s"
+            raise Unreachable(message, timed_out=True) from error
         except BaseException:
             await self._remote.aclose()
             raise
@@ -295,9 +302,9 @@ class Daemon:
                     self._connection.feed = Feed.POLLING
                     self._last_event_at = self._clock.now()
                     if change is None:
-                        self._filesystem.missed()
+                        self._filesystem.arrivals.missed()
                     else:
-                        self._filesystem.remote_changed(change)
+                        self._filesystem.arrivals.remote_changed(change)
             except RemoteError as error:
                 if self._connection.feed is not Feed.NONE:
                     self._connection.feed = Feed.NONE
@@ -305,6 +312,8 @@ class Daemon:
                 if isinstance(error, Refusal) and error.status in (403, 404):
                     self._log.note("connection", f"no change feed: {error.message}", level="warning")
                     return
+                # Whether it is the feed alone, the way to the remote or the credential: a probe tells.
+                self._connection.suspect()
             await trio.sleep(FEED_RETRY)
 
     async def _stop_on_signal(self) -> None:

@@ -15,14 +15,16 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 import pyfuse3
 import trio
 
-from fsmount.errors import FileError
+from fsmount.errors import FileError, RemoteError
 from fsmount.fuse.attributes import absent, entry_attributes
 from fsmount.fuse.errno import errno_of
+from fsmount.fuse.names import decoded, encoded
 from fsmount.model import Attr, Ino
 from fsmount.ports import Clock, EventLog
 from fsmount.vfs.control import CONTROL_ROOT, ControlTree
 from fsmount.vfs.filesystem import Filesystem
 from fsmount.vfs.inodes import CONTROL, ROOT_INO, Node
+from fsmount.vfs.listings import NOTHING
 from fsmount.vfs.shown import Shown
 
 RELAY = ".relay"
@@ -55,14 +57,19 @@ def handler(
 
 
 class Directory:
-    """An open directory: its names as they were when it was read from the start."""
+    """An open directory: its names as they were when it was read from the start.
 
-    __slots__ = ("control", "names", "node")
+    What stands under them may have changed since, if the tree's ``stamp`` has.
+    """
+
+    __slots__ = ("control", "listing", "names", "node", "stamp")
 
     def __init__(self, node: Node | None, control: Ino | None) -> None:
         self.node = node
         self.control = control
         self.names: Sequence[tuple[str, Shown | Attr]] | Sequence[tuple[str, Attr]] = ()
+        self.listing = NOTHING
+        self.stamp = (0, 0)
 
 
 class Operations(pyfuse3.Operations):
@@ -108,7 +115,7 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def lookup(self, parent_inode: int, name: bytes, ctx: object) -> pyfuse3.EntryAttributes:
-        text = os.fsdecode(name)
+        text = decoded(name)
         if parent_inode >= CONTROL:
             return self._entry(self._control.lookup(Ino(parent_inode), text))
         if parent_inode == ROOT_INO and text == RELAY:
@@ -117,9 +124,16 @@ class Operations(pyfuse3.Operations):
         node = await self._tree.find(parent, text)
         if node is None:
             return absent(self._ttl)
-        entry = await self._node_entry(node)
+        return await self._looked_up(node)
+
+    async def _looked_up(self, node: Node) -> pyfuse3.EntryAttributes:
+        """The answer by which the kernel knows the node once more, and which keeps it here while its size is fetched."""
         node.lookups += 1
-        return entry
+        try:
+            return await self._node_entry(node)
+        except BaseException:
+            self._tree.inodes.forget(node.ino, 1)
+            raise
 
     @handler
     async def getattr(self, inode: int, ctx: object) -> pyfuse3.EntryAttributes:
@@ -182,6 +196,7 @@ class Operations(pyfuse3.Operations):
             return
         assert directory.node is not None
         names = [] if directory.node.detached else await self._tree.children(directory.node)
+        directory.listing, directory.stamp = self._tree.held(directory.node), self._tree.stamp
         await self._tree.measure(names)
         directory.names = [(RELAY, self._control.root()), *names] if directory.node.ino == ROOT_INO else names
 
@@ -196,16 +211,16 @@ class Operations(pyfuse3.Operations):
 
     async def _reply_name(self, directory: Directory, index: int, token: pyfuse3.ReaddirToken) -> bool:
         name, found = directory.names[index]
-        encoded = pyfuse3.FileNameT(os.fsencode(name))
         if isinstance(found, Attr):
-            return pyfuse3.readdir_reply(token, encoded, self._entry(found), index + 3)
+            return pyfuse3.readdir_reply(token, encoded(name), self._entry(found), index + 3)
         assert directory.node is not None
-        node = self._tree.bind(directory.node, name, found)
-        if node is None:
+        current = found if directory.stamp == self._tree.stamp else self._tree.look(directory.node, name, directory.listing)
+        node = self._tree.bind(directory.node, name, current)
+        if node is None or current is None:
             return True
         attr = self._tree.quick_attr(node)
-        entry = self._entry(attr) if attr is not None else entry_attributes(self._unmeasured(node, found), 0)
-        if pyfuse3.readdir_reply(token, encoded, entry, index + 3):
+        entry = self._entry(attr) if attr is not None else entry_attributes(self._unmeasured(node, current), 0)
+        if pyfuse3.readdir_reply(token, encoded(name), entry, index + 3):
             node.lookups += 1
             return True
         self._tree.inodes.settle(node)
@@ -231,8 +246,7 @@ class Operations(pyfuse3.Operations):
     async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
         parent, text = self._parent(parent_inode, name, "mkdir")
         node = await self._fs.mkdir(parent, text, mode=mode & ~ctx.umask & 0o7777, uid=ctx.uid, gid=ctx.gid)
-        node.lookups += 1
-        return await self._node_entry(node)
+        return await self._looked_up(node)
 
     @handler
     async def rmdir(self, parent_inode: int, name: bytes, ctx: object) -> None:
@@ -247,7 +261,7 @@ class Operations(pyfuse3.Operations):
     async def rename(
         self, parent_inode_old: int, name_old: bytes, parent_inode_new: int, name_new: bytes, flags: int, ctx: object
     ) -> None:  # fmt: skip
-        old, new = os.fsdecode(name_old), os.fsdecode(name_new)
+        old, new = decoded(name_old), decoded(name_new)
         if parent_inode_old >= CONTROL and parent_inode_new >= CONTROL:
             await self._control.rename(Ino(parent_inode_old), old, Ino(parent_inode_new), new, flags)
             return
@@ -260,10 +274,30 @@ class Operations(pyfuse3.Operations):
 
     def _parent(self, inode: int, name: bytes, request: str) -> tuple[Node, str]:
         """The directory and the name of a change; the control tree refuses it."""
-        text = os.fsdecode(name)
+        text = decoded(name)
         if inode >= CONTROL or (inode == ROOT_INO and text == RELAY):
             raise self._control.refuse(request, Ino(inode) if inode >= CONTROL else CONTROL_ROOT)
         return self._tree.inodes.get(inode), text
+
+    # what no remote of ours can hold
+
+    @handler
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+        raise await self._refusal(parent_inode, name, "symlink")
+
+    @handler
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+        raise await self._refusal(new_parent_inode, new_name, "link")
+
+    @handler
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+        raise await self._refusal(parent_inode, name, "mknod")
+
+    async def _refusal(self, inode: int, name: bytes, request: str) -> FileError:
+        """EPERM (symlink(2), link(2), mknod(2)), unless the name itself is impossible."""
+        parent, text = self._parent(inode, name, request)
+        await self._tree.vacant(parent, text)
+        return FileError(errno.EPERM, f"{request} {text}: a remote holds files and directories only")
 
     # files
 
@@ -273,10 +307,10 @@ class Operations(pyfuse3.Operations):
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:  # fmt: skip
         parent, text = self._parent(parent_inode, name, "create")
         node, number = await self._fs.create(
-            parent, text, mode=mode & ~ctx.umask & 0o7777, uid=ctx.uid, gid=ctx.gid, exclusive=bool(flags & os.O_EXCL)
-        )
-        entry = await self._node_entry(node)
-        node.lookups += 1
+            parent, text, mode=mode & ~ctx.umask & 0o7777, uid=ctx.uid, gid=ctx.gid,
+            exclusive=bool(flags & os.O_EXCL), truncate=bool(flags & os.O_TRUNC),
+        )  # fmt: skip
+        entry = await self._looked_up(node)
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(number), keep_cache=False), entry
 
     @handler
@@ -301,6 +335,9 @@ class Operations(pyfuse3.Operations):
             return await self._files.read(fh, off, size)
         except trio.Cancelled:
             self._failed_reads[fh] = (self._clock.monotonic() + AGAIN, errno.ETIMEDOUT)
+            raise
+        except RemoteError as error:
+            self._failed_reads[fh] = (self._clock.monotonic() + AGAIN, errno_of(error) or errno.EIO)
             raise
 
     @handler

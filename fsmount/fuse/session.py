@@ -8,7 +8,6 @@ of the same inode.
 from __future__ import annotations
 
 import contextlib
-import os
 import queue
 import subprocess
 import threading
@@ -18,6 +17,7 @@ from pathlib import Path
 import pyfuse3
 
 from fsmount.errors import MachineLacks, StateError
+from fsmount.fuse.names import encoded
 from fsmount.mounttable import mounted_at
 from fsmount.ports import EventLog
 
@@ -37,9 +37,8 @@ class KernelNotifier:
         """Invalidations sent since the start."""
 
     def entry_changed(self, parent: int, name: str) -> None:
-        encoded = pyfuse3.FileNameT(os.fsencode(name))
-        inode = pyfuse3.InodeT(parent)
-        self._jobs.put(lambda: pyfuse3.invalidate_entry_async(inode, encoded, ignore_enoent=True))
+        inode, told = pyfuse3.InodeT(parent), encoded(name)
+        self._jobs.put(lambda: pyfuse3.invalidate_entry_async(inode, told, ignore_enoent=True))
 
     def content_changed(self, ino: int) -> None:
         self._jobs.put(lambda: pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=False))

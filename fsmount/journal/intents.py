@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from msgspec.structs import replace
+
 from fsmount import lifecycle
 from fsmount.journal.part import Part, body_columns
 from fsmount.journal.rows import record_of
@@ -163,13 +165,12 @@ class Intents(Part):
                 self._insert_delete(path, shown, settle)
             return
         op, base = newest.op, newest.op.base_of(path)
+        if op.target != path:
+            return
         if lifecycle.may_change(newest):
             self._give_up(newest)
             if op.kind is OpKind.MOVE:
-                if op.to_path == path:
-                    self._insert_delete(op.path, op.base, settle)
-                else:
-                    return
+                self._vacate(op.path, op.base, settle)
         elif newest.state is State.DEAD and op.kind is OpKind.PUT and base.absent:
             self._discard(newest, "the file was removed here")
         if not base.absent or self._active_before(path, self._seq + 1):
@@ -179,6 +180,18 @@ class Intents(Part):
         now = self._clock.monotonic()
         wait = self._timing.delete_settle if settle is None else settle
         self._insert(OpKind.DELETE, path, base, not_before=now + wait, burst_at=now)
+
+    def _vacate(self, path: RemotePath, base: Base, settle: float | None) -> None:
+        """A move from ``path`` is not wanted any more: the old name is deleted all the same, or what stands there since is put at its base."""
+        newest = self._newest(path)
+        if newest is None or newest.op.target != path or newest.op.kind not in (OpKind.PUT, OpKind.MOVE):
+            self._insert_delete(path, base, settle)
+            return
+        prefix = "base" if newest.op.kind is OpKind.PUT else "to_base"
+        self._db.run(
+            f"UPDATE op SET {prefix}_revision = ?, {prefix}_digest = ? WHERE seq = ?",  # noqa: S608 - fixed names
+            base.revision, base.digest, newest.op.seq,
+        )  # fmt: skip
 
     def _give_up(self, record: Record) -> None:
         """An op that was never attempted and is not wanted any more: bytes that outlived the settle time stay in ``discarded``."""
@@ -208,22 +221,21 @@ class Intents(Part):
         if lifecycle.may_change(newest) and op.target == new:
             self._remove(newest, Event.REPLACE)
             if op.kind is OpKind.MOVE:
-                self._insert_delete(op.path, op.base, None)
+                self._vacate(op.path, op.base, None)
         return base
 
     def _rename(self, source: Record | None, old: RemotePath, new: RemotePath, shown_old: Base, to_base: Base) -> None:
-        if (
-            source is None
-            or source.op.kind is OpKind.RMDIR
-            or source.op.target != old
-            or source.op.kind is OpKind.DELETE
-        ):
-            base = shown_old if source is None else source.op.base_of(old)
-            if not base.absent or self._active_before(old, self._seq + 1):
-                self._insert_move(old, base, new, to_base, None, None)
+        if source is None or source.op.kind is OpKind.RMDIR:
+            if not shown_old.absent:
+                self._insert_move(old, shown_old, new, to_base, None, None)
             return
+        if source.op.kind is OpKind.DELETE or source.op.target != old:
+            return  # what stands there is a draft that no op has yet
         op = source.op
         unsent = lifecycle.may_change(source)
+        if unsent and op.kind is OpKind.MOVE and op.path != new and self._is_taken_since(op):
+            self._redirect(op, new, to_base)
+            return
         first, base = old, op.base_of(old)
         if unsent or source.state is State.DEAD:
             self._leave(source, unsent)
@@ -237,6 +249,24 @@ class Intents(Part):
             self._insert_put(new, to_base, op)
         else:
             self._insert_move(first, base, new, to_base, op.body, content_type_of(new))
+
+    def _is_taken_since(self, move: Op) -> bool:
+        """Whether something new stands at a move's old name: it must stay behind the move."""
+        newest = self._newest(move.path)
+        return newest is not None and newest.op.seq > move.seq
+
+    def _redirect(self, move: Op, new: RemotePath, to_base: Base) -> None:
+        """The move keeps its place in the order and gets another new name; what it would have replaced is deleted."""
+        self._untouch(move.seq)
+        self._db.run(
+            "UPDATE op SET to_path = ?, to_base_revision = ?, to_base_digest = ?, content_type = ?, not_before = ? WHERE seq = ?",
+            new, to_base.revision, to_base.digest, None if move.body is None else content_type_of(new),
+            self._clock.monotonic() + self._timing.settle, move.seq,
+        )  # fmt: skip
+        self._touch(replace(move, to_path=new, to_base=to_base), blocks=True)
+        self._follow_draft(move, move.op_id, new)
+        if not move.target_base.absent:
+            self._insert_delete(move.target, move.target_base, None)
 
     def _leave(self, source: Record, unsent: bool) -> None:
         """The op at the old name goes: its intent lives on in the op that the rename makes."""

@@ -181,7 +181,7 @@ class Sending(Part):
 
     def sent_digests(self, path: RemotePath) -> frozenset[Digest]:
         rows = self._db.all(
-            "SELECT body_digest FROM op WHERE path = ? AND attempts > 0 AND body_digest IS NOT NULL AND body_draft IS NULL",
+            "SELECT body_digest FROM op WHERE path = ? AND attempted = 1 AND body_digest IS NOT NULL AND body_draft IS NULL",
             path,
         )
         return frozenset(Digest(row[0]) for row in rows)

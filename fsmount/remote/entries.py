@@ -38,8 +38,8 @@ def entries(
 
 
 def showable(name: str) -> bool:
-    """Whether a local directory can hold ``name``."""
-    if name in ("", ".", "..") or "/" in name or "\0" in name:
+    """Whether a local directory can hold ``name``, and the file routes can ask for it (they trim the path)."""
+    if name in ("", ".", "..") or "/" in name or "\0" in name or name != name.rstrip():
         return False
     try:
         return len(name.encode()) <= LONGEST_NAME

@@ -44,7 +44,10 @@ class Feed(AsyncIterator["Change | None"]):
         return self
 
     async def __anext__(self) -> Change | None:
-        """The next change, or None where some may have been missed: at the start and after a reset; waits for one. Raises RemoteError, and can be asked again then."""
+        """The next change, or None where some may have been missed: at the start and after a reset; waits for one.
+
+        Raises RemoteError, and can be asked again then.
+        """
         async with self._reading:
             while not self._waiting:
                 if self._looked:

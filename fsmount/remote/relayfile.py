@@ -110,6 +110,7 @@ class RelayfileRemote:
             exact_sizes="byte-size" in (self._features or ()),
             max_batch_bytes=self._max_batch_bytes,
             size_limit=content.SIZE_LIMIT,
+            trims_names=True,
         )
 
     @property

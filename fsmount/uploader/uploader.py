@@ -6,7 +6,7 @@ the connection, the requests that end, and the clock.
 
 Small files gather: a batch waits for ops that become due within milliseconds, and for a quarter of a second while
 another batch is under way. While files come in crowds and are not more than one batch takes, nothing is claimed until
-one and a half seconds after the last batch began: until then they can still change. A file that comes alone never waits.
+one and a half seconds after the last batch began: until then they can still change. One that comes alone never waits.
 """
 
 from __future__ import annotations
@@ -160,16 +160,22 @@ class Uploader:
             self._take(Claimed(claim=claim, frozen=None if draft is None else self._overlay.freeze(draft)), now)
 
     def _count_crowd(self, now: float, more: int, *, full: bool) -> None:
-        """``_crowd`` is about how many ops were claimed within the last second; where more than one claim takes are due, they do not gather."""
+        """``_crowd`` is about how many ops were claimed within the last second.
+
+        Where more are due than one claim takes there is nothing to gather.
+        """
         self._crowd = 0.0 if full else more + self._crowd * math.exp(self._crowd_at - now)
         self._crowd_at = now
 
     def _next_claim(self) -> float:
-        """When ops may be claimed next; infinite where none becomes due."""
-        if self._hurried or self._crowd <= CROWD:
-            return self._next_due()
-        dispersed = self._crowd_at + math.log(self._crowd / CROWD)
-        return max(self._next_due(), min(dispersed, self._batch_began + CROWDED_PACE))
+        """Before when no op is to be claimed; infinite where none becomes due."""
+        if self._crowd > CROWD and not self._gathered and not self._hurried:
+            dispersed = self._crowd_at + math.log(self._crowd / CROWD)
+            gathered = min(dispersed, self._batch_began + CROWDED_PACE)
+            if gathered > self._clock.monotonic():
+                # The journal is asked then: with every file that a crowd adds it would cost too much.
+                return gathered
+        return self._next_due()
 
     def _take(self, claimed: Claimed, now: float) -> None:
         if self._held_back(claimed, now):

@@ -12,9 +12,10 @@ from __future__ import annotations
 import errno
 
 import trio
+from msgspec.structs import replace
 
 from fsmount.errors import FileError
-from fsmount.model import ABSENT, Base, Body, DraftId, Kind, LocalNode, content_type_of
+from fsmount.model import ABSENT, Base, Body, DraftId, Kind, LocalNode, OpId, content_type_of
 from fsmount.ports import Clock, Draft, EventLog, Source, Spool
 from fsmount.vfs.handles import Handle, OpenDraft
 from fsmount.vfs.inodes import Node
@@ -313,18 +314,8 @@ class Files:
         path = self._tree.path(node)
         if draft.local:
             before = self._ledger.node(path) or LocalNode(path=path)
-            self._ledger.keep(
-                LocalNode(
-                    path=path,
-                    kind=Kind.FILE,
-                    mode=before.mode,
-                    uid=before.uid,
-                    gid=before.gid,
-                    mtime=draft.mtime,
-                    body=body,
-                )
-            )
-            self._show(node, draft, body, ABSENT, local=True)
+            self._ledger.keep(replace(before, kind=Kind.FILE, mtime=draft.mtime, body=body))
+            self._show(node, draft, body, ABSENT, op_id=None)
             return
         base = node.shown.base if node.shown is not None else ABSENT
         op_id = self._ledger.put(
@@ -333,16 +324,16 @@ class Files:
         draft.journalled = True
         self._tree.listings.touched(path)
         self._log.note("op.queued", f"put {body.size} bytes", op=op_id, path=path, level="debug")
-        self._show(node, draft, body, self._ledger.inherited(path) or base, local=False)
+        self._show(node, draft, body, self._ledger.inherited(path) or base, op_id=op_id)
 
-    def _show(self, node: Node, draft: OpenDraft, body: Body, base: Base, *, local: bool) -> None:
+    def _show(self, node: Node, draft: OpenDraft, body: Body, base: Base, *, op_id: OpId | None) -> None:
         assert node.shown is not None
         shown = node.shown
         self._tree.show(
             node,
             Shown(
                 kind=Kind.FILE, size=body.size, mode=shown.mode, uid=shown.uid, gid=shown.gid, mtime=draft.mtime,
-                content=Unsent(body), base=base, local=local,
+                content=Unsent(body), base=base, op_id=op_id, local=op_id is None,
             ),
         )  # fmt: skip
 
@@ -375,19 +366,15 @@ class Files:
         shown = node.shown
         if not node.handles or node.draft is not None or node.orphan is not None or shown is None:
             return
-        if isinstance(shown.content, Unsent):
-            node.orphan = self._spool.open(shown.content.body)
-        elif isinstance(shown.content, AtRemote):
-            draft = self._spool.create()
-            try:
-                await self._tree.contents.copy(shown.content.path, shown.content.revision, draft)
-                node.orphan = draft
-            except Exception as error:  # noqa: BLE001 - the removal goes on; those handles will get ESTALE
-                draft.close()
-                self._log.note(
-                    "file.unread", f"removed while open, and not readable any more: {error}", path=shown.content.path
-                )
-            self._spool.remove(Body(size=0, digest=None, draft=draft.draft_id))
+        draft = self._spool.create()
+        try:
+            await self._fill(node, shown, draft)
+            node.orphan = draft
+        except Exception as error:  # noqa: BLE001 - the removal goes on; those handles will get ESTALE
+            draft.close()
+            path = self._tree.path(node)
+            self._log.note("file.unread", f"removed while open, and not readable any more: {error}", path=path)
+        self._spool.remove(Body(size=0, digest=None, draft=draft.draft_id))
 
 
 async def copy(source: Source, draft: Draft) -> None:

@@ -32,6 +32,10 @@ class Listing:
         self.doubtful: set[str] = set()
 
 
+NOTHING = Listing({}, 0.0, 0.0)
+"""The listing of a directory of which nothing is known."""
+
+
 class Listings:
     """The remote's side of the tree. ``ttl`` seconds without a change feed; with one, until it reports a change."""
 
@@ -43,6 +47,8 @@ class Listings:
         self._held: OrderedDict[RemotePath, Listing] = OrderedDict()
         self._entries = 0
         self._under_way: dict[RemotePath, _Request] = {}
+        self.changes = 0
+        """Grows with every change of what is held."""
 
     # asking
 
@@ -82,7 +88,7 @@ class Listings:
             return old
 
     def _known_absent(self, directory: RemotePath) -> Listing | None:
-        """An empty listing for a directory that the nearest current listing above has no way to: no request for a new mkdir."""
+        """An empty listing where a current listing above shows that there is no such directory: a new one costs no request."""
         while directory != ROOT:
             above = self.fresh(parent_of(directory))
             if above is not None:
@@ -133,12 +139,17 @@ class Listings:
         return now + self._ttl if self._connection.feed is Feed.NONE else float("inf")
 
     def _hold(self, directory: RemotePath, listing: Listing) -> None:
+        self.changes += 1
         before = self._held.pop(directory, None)
         self._entries += len(listing.entries) - (len(before.entries) if before is not None else 0)
         self._held[directory] = listing
         while self._entries > MAX_ENTRIES and len(self._held) > 1:
             _, dropped = self._held.popitem(last=False)
             self._entries -= len(dropped.entries)
+
+    def storable(self, name: str) -> bool:
+        """Whether the remote can hold a file of that name."""
+        return is_text(name) and not (self._remote.capabilities.trims_names and name != name.rstrip())
 
     # learning
 
@@ -151,6 +162,7 @@ class Listings:
     def learn(self, path: RemotePath, entry: Entry | None) -> None:
         """Our own acknowledged change: the file at ``path`` is ``entry`` now, or gone."""
         self.touched(path)
+        self.changes += 1
         if entry is not None:
             self._directory_appears(parent_of(path))
         listing = self._held.get(parent_of(path))
@@ -176,7 +188,7 @@ class Listings:
             directory = parent_of(directory)
 
     def _hold_new(self, directory: RemotePath) -> None:
-        """A directory that was known to be absent holds what we put there and, until the feed says otherwise, nothing else."""
+        """What was known to be absent holds what we put there and, until the feed says otherwise, nothing else."""
         while directory not in self._held and directory not in self._under_way:
             absent = self._known_absent(directory)
             if absent is None:
@@ -232,6 +244,11 @@ class Listings:
         limit = self._clock.monotonic() + self._ttl
         for listing in self._held.values():
             listing.expires = min(listing.expires, limit)
+
+
+def is_text(name: str) -> bool:
+    """Whether the bytes of the name are UTF-8: no other name can stand at a remote or in the journal."""
+    return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
 
 
 class _Request:

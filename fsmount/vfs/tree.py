@@ -15,16 +15,15 @@ from msgspec.structs import replace
 
 from fsmount.config import Config
 from fsmount.errors import FileError, RemoteError
-from fsmount.model import Attr, Entry, Kind, RemotePath, parent_of
+from fsmount.model import Attr, Base, Entry, Kind, OpId, RemotePath, parent_of
 from fsmount.ports import Clock, Spool
 from fsmount.vfs.contents import Contents
 from fsmount.vfs.inodes import Inodes, Node
-from fsmount.vfs.listings import Listing, Listings
+from fsmount.vfs.listings import NOTHING, Listing, Listings, is_text
 from fsmount.vfs.overlay import Ledger, Overlay
 from fsmount.vfs.shown import AtRemote, Shown, Unsent
 
 NAME_MAX = 255
-_NOTHING = Listing({}, 0.0, 0.0)
 
 
 class Tree:
@@ -41,6 +40,16 @@ class Tree:
         self._spool = spool
         self._clock = clock
         self._writing: set[Node] = set()
+        self._transactions = 0
+        ledger.watch(self._count)
+
+    def _count(self) -> None:
+        self._transactions += 1
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Another one after every change of what programs see here."""
+        return self._transactions, self.listings.changes
 
     def path(self, node: Node) -> RemotePath:
         """Where the node stands on the remote."""
@@ -57,9 +66,11 @@ class Tree:
 
         Raises FileError (ENAMETOOLONG, ENOTDIR), RemoteError where neither the journal nor the remote can tell.
         """
-        check_name(name)
+        check_length(name)
         if parent.kind is not Kind.DIRECTORY:
             raise FileError(errno.ENOTDIR, name)
+        if not is_text(name):
+            return None
         known = self.inodes.known(parent, name)
         if known is not None and known.draft is not None:
             return known
@@ -68,11 +79,18 @@ class Tree:
         try:
             listing, failure = await self.listing(parent), None
         except RemoteError as error:
-            listing, failure = _NOTHING, error
+            listing, failure = NOTHING, error
         shown = self.overlay.look(self.path(parent), name, listing)
         if shown is None and failure is not None:
             raise failure
         return self.bind(parent, name, shown)
+
+    async def vacant(self, parent: Node, name: str) -> Node | None:
+        """As ``find``, for a name that is to be given to something; also raises FileError EILSEQ where no remote can store it."""
+        found = await self.find(parent, name)
+        if not self.listings.storable(name):
+            raise FileError(errno.EILSEQ, f"the remote cannot store the name {name!r}")
+        return found
 
     async def existing(self, parent: Node, name: str) -> Node:
         """As ``find``; raises FileError ENOENT for nothing."""
@@ -127,7 +145,7 @@ class Tree:
         try:
             listing, failure = await self.listing(directory), None
         except RemoteError as error:
-            listing, failure = _NOTHING, error
+            listing, failure = NOTHING, error
         found = dict(self.overlay.names(self.path(directory), listing))
         for node in self._writing:
             if node.parent is directory and not node.detached and node.shown is not None:
@@ -135,6 +153,15 @@ class Tree:
         if failure is not None and not found:
             raise failure
         return sorted(found.items())
+
+    def held(self, directory: Node) -> Listing:
+        """What is known of a directory at the remote, current or not."""
+        return self.listings.held(self.path(directory)) or NOTHING
+
+    def look(self, directory: Node, name: str, listing: Listing = NOTHING) -> Shown | None:
+        """What stands there now, without asking; ``listing`` serves where nothing newer is held."""
+        path = self.path(directory)
+        return self.overlay.look(path, name, self.listings.held(path) or listing)
 
     async def measure(self, children: list[tuple[str, Shown]]) -> None:
         """Fetches the sizes that no listing tells, 8 at once, so that ``quick_attr`` knows them; what fails stays unknown."""
@@ -237,16 +264,20 @@ class Tree:
 
     # what the uploader reports
 
-    def delivered(self, path: RemotePath, entry: Entry | None) -> None:
-        """The remote holds ``entry`` at ``path`` now, by our own op; a node that showed the op's body shows that revision."""
+    def delivered(self, path: RemotePath, entry: Entry | None, op_id: OpId) -> None:
+        """The remote holds ``entry`` at ``path`` now, by our own op; a node that showed what the op brings shows that revision."""
         self.listings.learn(path, entry)
         node = self.inodes.find(path)
-        if node is None or entry is None or node.shown is None or node.draft is not None or entry.revision is None:
+        if node is None or entry is None or node.shown is None or entry.revision is None:
             return
-        if isinstance(node.shown.content, Unsent) and node.shown.content.body.digest in (entry.digest, None):
+        content, base = node.shown.content, Base(entry.revision, entry.digest)
+        brought = node.shown.op_id == op_id or (isinstance(content, Unsent) and content.body.digest == entry.digest)
+        if brought:
             shown = self.overlay.look(parent_of(path), node.name, Listing({node.name: entry}, 0.0, 0.0))
             if shown is not None and shown.kind is node.kind:
                 self.show(node, shown)
+        elif node.draft is not None or isinstance(content, Unsent):
+            node.shown = replace(node.shown, base=base)
 
 
 def _stands_for_the_remote(node: Node) -> bool:
@@ -268,7 +299,7 @@ def _another_version(now: Shown | None, then: Shown) -> bool:
     return now.content.revision != then.content.revision and not same
 
 
-def check_name(name: str) -> None:
+def check_length(name: str) -> None:
     """Raises FileError ENAMETOOLONG; the kernel lets up to 1,024 bytes through."""
     if len(name.encode("utf-8", "surrogateescape")) > NAME_MAX:
         raise FileError(errno.ENAMETOOLONG, name[:40] + "…")

@@ -64,7 +64,9 @@ def test_pieces_of_a_large_file(place: Place) -> None:
         print(len(seen), seen[350_000:350_016].hex())
         """
     ).split("\n")
-    assert said[:5] == [LARGE[o : o + n].hex() for o, n in ((699_990, 100), (4095, 2), (0, 1), (716_800, 10), (900_000, 10))]
+    assert said[:5] == [
+        LARGE[o : o + n].hex() for o, n in ((699_990, 100), (4095, 2), (0, 1), (716_800, 10), (900_000, 10))
+    ]
     assert said[5] == f"{len(LARGE)} {LARGE[350_000:350_016].hex()}"
     assert len(place.requests("GET", "/fs/file", "/large ")) == 1
 
@@ -100,7 +102,10 @@ def test_a_large_directory_costs_a_few_requests(place: Place) -> None:
     place.server.put_many({f"{place.path}/many/{n:04}.txt": f"{n}\n" for n in range(2500)})
     before = len(place.requests("GET"))
     assert place.out("ls many | wc -l") == "2500\n"
-    assert place.out("ls -l many | tail -n +2 | awk '{s += $5} END {print s}'") == f"{10 * 2 + 90 * 3 + 900 * 4 + 1500 * 5}\n"
+    assert (
+        place.out("ls -l many | tail -n +2 | awk '{s += $5} END {print s}'")
+        == f"{10 * 2 + 90 * 3 + 900 * 4 + 1500 * 5}\n"
+    )
     place.sh("stat -c %s many/*.txt > /dev/null; stat many/1234.txt many/2499.txt >/dev/null")
     asked = place.requests("GET")[before:]
     assert len([line for line in asked if "/fs/file" in line]) == 0
@@ -143,7 +148,11 @@ def test_changes_made_elsewhere_are_seen(place: Place) -> None:
     place.server.delete(f"{place.path}/sub/only")
     until(lambda: place.out("cat f") == "new!\n", "same size, other content", SOON)
     until(lambda: place.out("cat new fresh/deep/file 2>&1; true") == "new\ndeep\n", "new names", SOON)
-    until(lambda: place.out("ls") == "f\nfresh\nnew\nthere.txt\n", "deleted names, and the directory of the last one", SOON)
+    until(
+        lambda: place.out("ls") == "f\nfresh\nnew\nthere.txt\n",
+        "deleted names, and the directory of the last one",
+        SOON,
+    )
     assert "No such file" in place.fails("cat goes")
     assert "No such file" in place.fails("ls sub")
     place.put("sub/again", "y\n")
@@ -244,7 +253,9 @@ def test_a_silent_remote_costs_one_deadline_and_nobody_else(quick: Mount) -> Non
     assert time.monotonic() - began < 3.5
     assert "Connection timed out" in done.stderr
     assert "bbb\nccc\na.txt\nb.txt\nothers" in done.stdout
-    ended = {line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines() if "." in line and " " in line}
+    ended = {
+        line.split()[0]: float(line.split()[1]) for line in done.stdout.splitlines() if "." in line and " " in line
+    }
     assert ended["1"] - ended["others"] > 1, ended
 
 

@@ -105,7 +105,7 @@ class Mount:
             capture_output=True, text=True, check=False, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, **more,
         )  # fmt: skip
         if check:
-            assert done.returncode == 0, f"{command!r} ended with {done.returncode}\n{done.stdout}{done.stderr}{self.log()}"
+            assert done.returncode == 0, f"{command!r} ended with {done.returncode}\n{done.stdout}{done.stderr}{self.log()[-4000:]}"
         return done
 
     def out(self, command: str) -> str:
@@ -140,7 +140,7 @@ class Mount:
     def delivered(self, seconds: float = 15.0) -> None:
         """Waits with the command that users have; fails the test if anything was not delivered."""
         done = self.fsmount("wait", str(self.point), "--timeout", str(seconds))
-        assert done.returncode == 0, f"{done.stdout}{done.stderr}{self.log()}"
+        assert done.returncode == 0, f"{done.stdout}{done.stderr}{self.log()[-4000:]}"
 
     def dead_letter(self, seconds: float = 10.0) -> dict[str, Any]:
         """The only dead letter, waited for."""

@@ -1,9 +1,11 @@
 """One mount for a whole module of tests, each in a directory of its own."""
 
+import json
 import subprocess
 import sys
 import textwrap
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -63,29 +65,55 @@ class Place:
         """The requests until now that speak of this place and all of `words`."""
         return [line for line in self.server.requests() if f"{self.path}" in line and all(w in line for w in words)]
 
+    def pending(self) -> list[dict[str, Any]]:
+        """Every op here that waits, oldest first; those of other places may be delivered meanwhile."""
+        text, ops = self.mount.sh("cat $MOUNT/.relay/pending/* 2>/dev/null", check=False).stdout.strip(), []
+        while text:
+            op, end = json.JSONDecoder().raw_decode(text)
+            text = text[end:].lstrip()
+            ops.append(op)
+        return [op for op in ops if op["path"].startswith(self.path + "/")]
+
     def queued(self) -> list[str]:
-        """`KIND NAME` of everything pending here, oldest first."""
-        prefix = self.path + "/"
-        ops = [op for op in self.mount.ops("pending") if op["path"].startswith(prefix)]
-        return [f"{op['op']} {op['path'].removeprefix(prefix)}" for op in ops]
+        """`KIND NAME` of each of them."""
+        return [f"{op['kind']} {op['path'].removeprefix(self.path + '/')}" for op in self.pending()]
 
 
 @pytest.fixture(scope="module")
 def shared_mount(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     """A mount for tests that do not disturb each other; their directories are there before it is."""
-    folder = tmp_path_factory.mktemp("shared")
-    tests = [test for test in request.session.items if test.path == request.path]
-    with serving(folder / "relay") as server:
-        server.put_many({f"/{directory_of(test)}/there.txt": "there\n" for test in tests})
-        with Mount(folder, server, "--drain", "0.5") as mount:
-            yield mount
+    yield from _mounted(request, tmp_path_factory, "--drain", "0.5")
+
+
+@pytest.fixture(scope="module")
+def resting_mount(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
+    """The same, but what is written stays in the queue."""
+    resting = ("--settle", "60", "--max-settle", "60", "--open-settle", "60", "--drain", "0")
+    yield from _mounted(request, tmp_path_factory, *resting)
 
 
 @pytest.fixture
 def place(shared_mount: Mount, request: pytest.FixtureRequest) -> Place:
     """A directory of the module's mount, named like the test, that somebody else made."""
-    return Place(shared_mount, directory_of(request.node))
+    return Place(shared_mount, _directory_of(request.node))
 
 
-def directory_of(test: pytest.Item) -> str:
+@pytest.fixture
+def resting(resting_mount: Mount, request: pytest.FixtureRequest) -> Place:
+    """The same where writes stay in the queue, for tests of what is queued."""
+    return Place(resting_mount, _directory_of(request.node))
+
+
+def _mounted(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, *options: str
+) -> Iterator[Mount]:
+    folder = tmp_path_factory.mktemp("shared")
+    tests = [test for test in request.session.items if test.path == request.path]
+    with serving(folder / "relay") as server:
+        server.put_many({f"/{_directory_of(test)}/there.txt": "there\n" for test in tests})
+        with Mount(folder, server, *options) as mount:
+            yield mount
+
+
+def _directory_of(test: pytest.Item) -> str:
     return test.name.translate(str.maketrans("[]/ ", "----"))

@@ -81,6 +81,68 @@ async def test_a_hung_batch_holds_up_no_other(autojump_clock: MockClock, rig: Up
     assert rig.remote.content("/other") == b"x"
 
 
+async def test_while_a_batch_is_under_way_the_next_one_gathers(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    gate = rig.remote.hold("put_many")
+    nursery.start_soon(rig.run)
+    rig.save("/first", b"x")
+    await trio.sleep(1)
+    for number in range(20):
+        rig.save(f"/{number}", b"x")
+        await trio.sleep(0.01)
+    await rig_is_sent(rig, 20)
+    assert rig.remote.batches == [1, 20]
+    gate.set()
+
+
+async def test_a_crowd_is_claimed_late_and_a_single_save_at_once(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    """As slowly as files may come on a small machine: few requests, and those that wait can still be changed."""
+    nursery.start_soon(rig.run)
+    changeable = 0
+    for number in range(150):
+        rig.save(f"/many/{number}", b"x")
+        await trio.sleep(0.02)
+        changeable += not rig.journal.counts().sending
+    assert changeable > 80
+    assert await rig.settled() < 2.0
+    assert rig.remote.calls["put_many"] <= 8, rig.remote.batches
+    await trio.sleep(3)
+    rig.save("/single", b"x")
+    assert await rig.settled() < 0.5
+
+
+async def test_a_backlog_does_not_wait_for_more(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    for number in range(1000):
+        rig.save(f"/many/{number}", b"x")
+    nursery.start_soon(rig.run)
+    assert await rig.settled() < 1.0
+    assert rig.remote.calls["put_many"] <= 5, rig.remote.batches
+
+
+async def test_draining_does_not_wait_for_a_crowd(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    nursery.start_soon(rig.run)
+    for number in range(100):
+        rig.save(f"/many/{number}", b"x")
+        await trio.sleep(0.01)
+    begun = trio.current_time()
+    await rig.uploader.drain(seconds=10)
+    assert trio.current_time() - begun < 0.2
+    assert rig.waiting == 0
+
+
+async def rig_is_sent(rig: UploadRig, count: int) -> None:
+    with trio.fail_after(5):
+        while len(rig.remote.files) < count:
+            await trio.sleep(0.05)
+
+
 async def test_without_batches_every_file_has_its_request(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
 ) -> None:

@@ -41,6 +41,23 @@ async def test_offline_charges_nothing_and_ends_by_itself(
     assert rig.remote.content("/a") == content
 
 
+async def test_what_was_claimed_and_not_begun_is_pending_again_when_the_remote_goes_away(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    nursery.start_soon(rig.run)
+    await trio.sleep(1)
+    rig.remote.hold("put", times=4)
+    for number in range(9):
+        rig.save(f"/{number}", LARGE)
+    await trio.sleep(1)
+    assert rig.journal.counts().sending == 9
+    rig.remote.online = False
+    rig.connection.suspect()
+    await trio.sleep(1)
+    counts = rig.journal.counts()
+    assert (counts.sending, counts.pending) == (4, 5)
+
+
 async def test_an_op_that_fails_alone_is_charged_while_others_go_on(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
 ) -> None:

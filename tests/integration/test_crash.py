@@ -1,0 +1,156 @@
+"""A daemon that ends in the middle: nothing that was closed is lost, nothing is sent twice, nothing half is sent."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.support.mount import Mount, until
+from tests.support.ops import history, letters, ops, queued
+from tests.support.server import RelayServer
+
+pytestmark = pytest.mark.mount
+
+
+@pytest.fixture
+def mount(tmp_path: Path, relay_server: RelayServer) -> Iterator[Mount]:
+    relay_server.put_many({"/work/f.txt": "old\n", "/work/g.txt": "other\n"})
+    with Mount(tmp_path, relay_server, "--settle", "0.2", "--timeout", "5") as mounted:
+        yield mounted
+
+
+@contextmanager
+def writer(mount: Mount, command: str, said: str) -> Iterator[subprocess.Popen[str]]:
+    """A program that has a file open and waits on its standard input, having said `said`."""
+    script = f"{command}; echo {said}; read line; {{ echo more >&3; }} 2>&1; exec 3>&-"
+    process = subprocess.Popen(
+        ["timeout", "-s", "KILL", "30", "bash", "-c", script],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=mount.environment,
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None
+        assert process.stdout.readline() == f"{said}\n"
+        yield process
+    finally:
+        if process.returncode is None:
+            process.communicate("\n", timeout=20)
+
+
+def test_what_was_closed_is_delivered_after_a_crash(mount: Mount) -> None:
+    mount.sh("cat $MOUNT/work/f.txt $MOUNT/work/g.txt")
+    mount.server.stop()
+    mount.sh("cd $MOUNT/work && echo one > f.txt && echo two > new.txt && rm g.txt && mkdir sub && echo three > sub/x")
+    mount.kill()
+    assert "endpoint is not connected" in mount.sh("ls $MOUNT", check=False).stderr
+
+    mount.start()
+    assert [(op["kind"], op["path"], op["attempts"]) for op in queued(mount, 4)] == [
+        ("put", "/work/f.txt", 0),
+        ("put", "/work/new.txt", 0),
+        ("delete", "/work/g.txt", 0),
+        ("put", "/work/sub/x", 0),
+    ]
+    assert mount.out("cd $MOUNT/work && cat f.txt new.txt sub/x") == "one\ntwo\nthree\n"
+    assert mount.fsmount("writeback", "status").returncode == 0
+    mount.server.start()
+    mount.delivered()
+    assert mount.server.files() == {"/work/f.txt": b"one\n", "/work/new.txt": b"two\n", "/work/sub/x": b"three\n"}
+    assert mount.umount().stdout.endswith("everything was delivered\n")
+
+
+def test_a_draft_that_was_open_is_kept_and_not_sent(mount: Mount) -> None:
+    with writer(mount, "exec 3> $MOUNT/work/f.txt; printf 'first half' >&3", "written"):
+        mount.kill()
+    mount.start()
+    (letter,) = letters(mount, 1)
+    assert (letter["path"], letter["reason"], letter["attempts"]) == ("/work/f.txt", "interrupted", 0)
+    assert mount.out(f"cat $MOUNT/.relay/content/{letter['opId']}") == "first half"
+    assert mount.out("cat $MOUNT/work/f.txt") == "old\n"
+    assert mount.status()["failedWritebacks"] == 1
+    mount.sh(f"cp $MOUNT/.relay/content/{letter['opId']} $MOUNT/work/f.txt")
+    mount.delivered()
+    assert mount.server.get("/work/f.txt") == b"first half"
+    assert history(mount, "/work/f.txt") == ["created", "updated"]
+
+
+@pytest.mark.parametrize(
+    "rule", ["PUT /work/new.txt delay=30s", "PUT /work/new.txt slow=1/s", "DELETE /work/f.txt delay=30s"]
+)
+def test_a_rename_is_resumed_where_it_was(mount: Mount, rule: str) -> None:
+    mount.server.rules(f"{rule}\n")
+    mount.sh("cat $MOUNT/work/f.txt; mv $MOUNT/work/f.txt $MOUNT/work/new.txt")
+    if "delay" in rule:
+        until(lambda: [op["state"] for op in ops(mount, "pending")] == ["sending"], "it is under way")
+    if rule.startswith("DELETE") or "slow" in rule:
+        until(lambda: mount.server.get("/work/new.txt") == b"old\n", "the new name is there")
+    mount.kill()
+    mount.server.rules("")
+    mount.start()
+    assert mount.out("cat $MOUNT/work/new.txt; ls $MOUNT/work") == "old\ng.txt\nnew.txt\n"
+    mount.delivered()
+    assert mount.server.files() == {"/work/new.txt": b"old\n", "/work/g.txt": b"other\n"}
+    assert (history(mount, "/work/new.txt"), history(mount, "/work/f.txt")) == (["created"], ["created", "deleted"])
+
+
+def test_a_crash_while_many_are_sent_sends_none_twice(mount: Mount) -> None:
+    mount.server.rules("PUT /many/** slow=20/s\n")  # done at once, but the answer takes for ever
+    mount.sh("mkdir $MOUNT/many && cd $MOUNT/many && for n in $(seq 300); do echo $n > $n; done", timeout=40)
+    until(lambda: len(mount.server.tree("/many")) > 20, "some have arrived")
+    assert {op["state"] for op in ops(mount, "pending")} > {"sending"}, "of some the answer has not come"
+    mount.kill()
+    mount.server.rules("")
+    mount.start()
+    mount.delivered()
+    changes = [event for event in mount.server.events() if event.path.startswith("/many/")]
+    assert len(changes) == len({event.path for event in changes}) == 300
+    assert {event.type for event in changes} == {"file.created"}
+    content = mount.server.files()
+    assert all(content[f"/many/{n}"] == f"{n}\n".encode() for n in range(1, 301))
+
+
+def test_unmounting_delivers_what_it_can(mount: Mount) -> None:
+    mount.sh("echo new > $MOUNT/work/f.txt")
+    assert mount.umount().stdout == f"unmounted {mount.point}; everything was delivered\n"
+    assert mount.server.get("/work/f.txt") == b"new\n"
+
+    mount.start()
+    mount.sh("cat $MOUNT/work/f.txt")
+    mount.server.rules("PUT /** hang\n")
+    mount.sh("echo newer > $MOUNT/work/f.txt")
+    began = time.monotonic()
+    done = mount.umount("--drain", "1")
+    assert (done.returncode, done.stdout) == (0, f"unmounted {mount.point}; 1 op waits for the next mount\n")
+    assert time.monotonic() - began < 6
+    mount.server.rules("")
+    mount.start()
+    mount.delivered()
+    assert (mount.server.get("/work/f.txt"), len(history(mount, "/work/f.txt"))) == (b"newer\n", 3)
+
+
+def test_one_signal_drains_and_a_second_ends_at_once(mount: Mount) -> None:
+    mount.umount()
+    mount.start("--drain", "25")
+    mount.sh("cat $MOUNT/work/f.txt")
+    mount.server.rules("PUT /** hang\n")
+    with writer(mount, "exec 3> $MOUNT/work/g.txt; echo some >&3; echo new > $MOUNT/work/f.txt", "written") as program:
+        os.kill(mount.pid, signal.SIGTERM)
+        until(lambda: "Read-only" in mount.sh("echo x > $MOUNT/work/more", check=False).stderr, "no new writer")
+        assert mount.out("cat $MOUNT/work/f.txt") == "new\n"
+        out, _ = program.communicate("\n", timeout=10)
+        assert (out, program.returncode) == ("", 0)
+    began = time.monotonic()
+    os.kill(mount.pid, signal.SIGTERM)
+    until(lambda: not Path(f"/proc/{mount.pid}").exists(), "the daemon ends", 5)
+    assert time.monotonic() - began < 3
+    assert mount.out("ls $MOUNT") == ""
+    mount.server.rules("")
+    mount.start()
+    mount.delivered()
+    assert (mount.server.get("/work/f.txt"), mount.server.get("/work/g.txt")) == (b"new\n", b"some\nmore\n")
