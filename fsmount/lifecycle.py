@@ -71,7 +71,7 @@ def may_change(record: Record) -> bool:
 
 
 def blocks_when_dead(op: Op) -> bool:
-    """Whether later ops on or below its names wait even for the dead letter."""
+    """Whether later ops on or below its names wait even for the dead letter (the view ``blocker`` has the same)."""
     return op.kind is OpKind.MOVE
 
 

@@ -167,7 +167,8 @@ class Op(Struct, frozen=True, kw_only=True):
     """One durable intent to change the remote; from the first attempt on it never changes.
 
     ``path``/``base`` are what is put, deleted or moved away; ``to_path``/``to_base`` are a move's new name.
-    ``body`` is what a put, or a move whose content is unsent, brings. ``step`` is 1 once a move's new name was acknowledged.
+    ``body`` is what a put, or a move whose content is unsent, brings. ``step`` is 1 once a move's new name was
+    acknowledged.
     """
 
     op_id: OpId

@@ -8,6 +8,7 @@ two checkpoints.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import AbstractContextManager
 from enum import StrEnum
 from typing import Protocol
 
@@ -86,7 +87,7 @@ class Remote(Protocol):
     async def read(self, path: RemotePath, revision: Revision | None, start: int, length: int) -> Chunk:
         """At least bytes ``start`` … ``start+length`` as far as they exist, at whatever revision the remote has now.
 
-        A remote without ``ranges`` answers with the whole file. The caller compares the revision with what it asked for.
+        A remote without ``ranges`` answers with the whole file. The caller compares the revision with what it wanted.
         """
 
     async def put(self, upload: Upload) -> Receipt:
@@ -102,7 +103,7 @@ class Remote(Protocol):
         """Removes one file if it still stands at ``base``."""
 
     async def copy_metadata(self, upload: Upload, source: RemotePath, revision: Revision | None) -> Receipt:
-        """As ``put``, carrying over what the remote keeps beside the content of ``source`` (permissions, properties)."""
+        """As ``put``, carrying over what the remote keeps beside ``source``'s content (permissions, properties)."""
 
     async def remove_directory(self, path: RemotePath) -> None:
         """Removes an empty directory; raises Refusal 409 ``not_empty`` where anything lies in it."""
@@ -125,7 +126,7 @@ class Draft(Source, Protocol):
     def draft_id(self) -> DraftId: ...
     @property
     def body(self) -> Body:
-        """Its present length and, if it was written front to back, its digest; costs what was written since last time."""
+        """Its present length and, if it was written front to back, its digest; costs what came since last time."""
         ...
 
     def write(self, offset: int, content: bytes) -> int: ...
@@ -145,7 +146,7 @@ class Spool(Protocol):
     def seal(self, draft_id: DraftId, digest: Digest | None) -> Body:
         """Makes the draft a body and returns its true size and digest; blocks: call it in a thread when large.
 
-        Given a digest that was reckoned while writing, the file is only renamed. Open handles of the draft keep reading it.
+        Given a digest that was reckoned while writing, the file is only renamed. Open handles of the draft read on.
         """
         ...
 
@@ -212,6 +213,13 @@ class Timing(Struct, frozen=True, kw_only=True):
 class Journal(Protocol):
     """The ops, durable before any call returns. All of it is synchronous; each call is one transaction."""
 
+    def transaction(self) -> AbstractContextManager[None]:
+        """Joins the calls made within to one transaction: all of them or, if it is left by an exception, none.
+
+        No checkpoint may come within. Watchers are called once, at its end.
+        """
+        ...
+
     # what a program did
     def begin_draft(self, draft_id: DraftId, path: RemotePath, base: Base, *, local: bool = False) -> None:
         """Records a draft before its first byte. ``local``: litter, which is never sent."""
@@ -231,8 +239,11 @@ class Journal(Protocol):
         mtime: float,
         still_open: bool,
     ) -> OpId:
-        """Journals what a flush or close promises. Coalesces with the newest op of ``path`` where that was never attempted;
-        inherits its base; else made from ``shown``. ``still_open``: a handle that wrote it is still open."""
+        """Journals what a flush or close promises.
+
+        Coalesces with the newest op of ``path`` where that was never attempted; inherits its base; else made from
+        ``shown``. ``still_open``: a handle that wrote it is still open.
+        """
         ...
 
     def touch_draft(self, draft_id: DraftId) -> None:
@@ -256,8 +267,12 @@ class Journal(Protocol):
         """The newest unsettled op that decides what stands at ``path`` (as its path or a move's new name)."""
         ...
 
+    def origin(self, move: Op) -> tuple[RemotePath, Base]:
+        """Where the remote holds the bytes of an unsettled move that brings none."""
+        ...
+
     def shown_below(self, directory: RemotePath) -> dict[str, Record | None]:
-        """The same for every name in ``directory``; None where an op puts something deeper, so that a directory is there."""
+        """The same for every name in ``directory``; None where an op puts something deeper: a directory is there."""
         ...
 
     def implies_directory(self, path: RemotePath) -> bool:
@@ -279,7 +294,10 @@ class Journal(Protocol):
         ...
 
     def acknowledge(self, claim: Claim, receipt: Receipt, attempt: Attempt) -> list[OpId]:
-        """The op is done: its base is passed on to later ops of the path, older dead letters are superseded (returned)."""
+        """The op is done: its base is passed on to later ops of the path, older dead letters are superseded (returned).
+
+        An ``attempt`` with an error (a refusal that turned out to be a lost answer) counts among the failed ones.
+        """
         ...
 
     def step(self, claim: Claim, receipt: Receipt, attempt: Attempt) -> Claim:
@@ -317,7 +335,7 @@ class Journal(Protocol):
 
     # what a person decides
     def retry(self, op_id: OpId) -> None:
-        """Raises VerbRefused (ENOENT gone, EBUSY being sent, EINVAL a newer op on its path, EPERM not in a state for it)."""
+        """Raises VerbRefused: ENOENT gone, EBUSY being sent, damaged or with a newer op on its path; else EPERM."""
 
     def discard(self, op_id: OpId) -> None: ...
 

@@ -31,7 +31,9 @@ RELAY = ".relay"
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 AGAIN = 1.0
-"""Seconds for which a read that failed is answered alike at once: after a failed readahead the kernel asks for the same page again."""
+"""Seconds for which a read that failed is answered alike at once: after a failed readahead the kernel asks for the same
+page again.
+"""
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -49,7 +51,7 @@ def handler(
                 return await method(self, *args, **kwargs)
             except pyfuse3.FUSEError:
                 raise
-            except Exception as error:  # noqa: BLE001 - anything else would end the daemon
+            except Exception as error:
                 raise pyfuse3.FUSEError(self.errno_for(error, method.__name__)) from error
         raise pyfuse3.FUSEError(errno.ETIMEDOUT)
 
@@ -79,7 +81,8 @@ class Operations(pyfuse3.Operations):
     supports_dot_lookup = False
 
     def __init__(
-        self, filesystem: Filesystem, control: ControlTree, clock: Clock, log: EventLog, *, timeout: float, ttl: float, state_dir: str
+        self, filesystem: Filesystem, control: ControlTree, clock: Clock, log: EventLog, *, timeout: float, ttl: float,
+        state_dir: str,
     ) -> None:  # fmt: skip
         super().__init__()
         self._fs = filesystem
@@ -127,7 +130,7 @@ class Operations(pyfuse3.Operations):
         return await self._looked_up(node)
 
     async def _looked_up(self, node: Node) -> pyfuse3.EntryAttributes:
-        """The answer by which the kernel knows the node once more, and which keeps it here while its size is fetched."""
+        """The answer by which the kernel knows the node once more; it stays here while its size is fetched."""
         node.lookups += 1
         try:
             return await self._node_entry(node)
@@ -191,14 +194,14 @@ class Operations(pyfuse3.Operations):
                 return
 
     async def _read_names(self, directory: Directory) -> None:
-        if directory.control is not None:
-            directory.names = self._control.listdir(directory.control)
+        node = directory.node
+        if node is None:
+            directory.names = self._control.listdir(directory.control or CONTROL_ROOT)
             return
-        assert directory.node is not None
-        names = [] if directory.node.detached else await self._tree.children(directory.node)
-        directory.listing, directory.stamp = self._tree.held(directory.node), self._tree.stamp
+        names = [] if node.detached else await self._tree.children(node)
+        directory.listing, directory.stamp = self._tree.held(node), self._tree.stamp
         await self._tree.measure(names)
-        directory.names = [(RELAY, self._control.root()), *names] if directory.node.ino == ROOT_INO else names
+        directory.names = [(RELAY, self._control.root()), *names] if node.ino == ROOT_INO else names
 
     async def _reply_dots(self, directory: Directory, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
         if directory.node is None:
@@ -207,15 +210,20 @@ class Operations(pyfuse3.Operations):
             here = await self._node_entry(directory.node)
             above = await self._node_entry(directory.node.parent or directory.node)
         names = ((b".", here), (b"..", above))
-        return all(pyfuse3.readdir_reply(token, name, entry, start_id + n + 1) for n, (name, entry) in enumerate(names[start_id:]))
+        return all(
+            pyfuse3.readdir_reply(token, name, entry, start_id + n + 1)
+            for n, (name, entry) in enumerate(names[start_id:])
+        )
 
     async def _reply_name(self, directory: Directory, index: int, token: pyfuse3.ReaddirToken) -> bool:
         name, found = directory.names[index]
-        if isinstance(found, Attr):
-            return pyfuse3.readdir_reply(token, encoded(name), self._entry(found), index + 3)
-        assert directory.node is not None
-        current = found if directory.stamp == self._tree.stamp else self._tree.look(directory.node, name, directory.listing)
-        node = self._tree.bind(directory.node, name, current)
+        parent = directory.node
+        if isinstance(found, Attr) or parent is None:
+            known = found if isinstance(found, Attr) else self._control.root()
+            return pyfuse3.readdir_reply(token, encoded(name), self._entry(known), index + 3)
+        changed = directory.stamp != self._tree.stamp
+        current = self._tree.look(parent, name, directory.listing) if changed else found
+        node = self._tree.bind(parent, name, current)
         if node is None or current is None:
             return True
         attr = self._tree.quick_attr(node)
@@ -229,7 +237,14 @@ class Operations(pyfuse3.Operations):
     def _unmeasured(self, node: Node, shown: Shown) -> Attr:
         """For a name whose size could not be fetched: the kernel keeps nothing of it and asks when it needs to know."""
         return Attr(
-            ino=node.ino, kind=node.kind, size=0, mode=shown.mode, uid=shown.uid, gid=shown.gid, mtime=shown.mtime, ctime=shown.mtime
+            ino=node.ino,
+            kind=node.kind,
+            size=0,
+            mode=shown.mode,
+            uid=shown.uid,
+            gid=shown.gid,
+            mtime=shown.mtime,
+            ctime=shown.mtime,
         )
 
     @handler
@@ -243,7 +258,9 @@ class Operations(pyfuse3.Operations):
             await trio.to_thread.run_sync(self._fs.durable)
 
     @handler
-    async def mkdir(self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext) -> pyfuse3.EntryAttributes:
+    async def mkdir(
+        self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
+    ) -> pyfuse3.EntryAttributes:
         parent, text = self._parent(parent_inode, name, "mkdir")
         node = await self._fs.mkdir(parent, text, mode=mode & ~ctx.umask & 0o7777, uid=ctx.uid, gid=ctx.gid)
         return await self._looked_up(node)
@@ -282,15 +299,15 @@ class Operations(pyfuse3.Operations):
     # what no remote of ours can hold
 
     @handler
-    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: object) -> pyfuse3.EntryAttributes:
         raise await self._refusal(parent_inode, name, "symlink")
 
     @handler
-    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: object) -> pyfuse3.EntryAttributes:
         raise await self._refusal(new_parent_inode, new_name, "link")
 
     @handler
-    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: object) -> pyfuse3.EntryAttributes:  # noqa: ARG002
+    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: object) -> pyfuse3.EntryAttributes:
         raise await self._refusal(parent_inode, name, "mknod")
 
     async def _refusal(self, inode: int, name: bytes, request: str) -> FileError:
@@ -372,5 +389,3 @@ class Operations(pyfuse3.Operations):
             setattr(answer, name, getattr(disk, name))
         answer.f_namemax = 255
         return answer
-
-

@@ -59,7 +59,10 @@ class KernelNotifier:
 
 
 def mount(operations: pyfuse3.Operations, mountpoint: Path, *, fsname: str, allow_other: bool, read_only: bool) -> None:
-    """Mounts; takes a dead mount point over with nothing between unmounting and mounting. Raises MachineLacks, StateError."""
+    """Mounts; takes a dead mount point over with nothing between unmounting and mounting.
+
+    Raises MachineLacks, StateError.
+    """
     options = set(pyfuse3.default_options)
     options |= {f"fsname={fsname.replace(',', '%2C')}", "subtype=fsmount", "default_permissions"}
     if allow_other:
@@ -73,7 +76,9 @@ def mount(operations: pyfuse3.Operations, mountpoint: Path, *, fsname: str, allo
     except RuntimeError as error:
         raise MachineLacks(
             f"{mountpoint} could not be mounted: {error}",
-            hint="fusermount3 said why above; allow_other needs user_allow_other in /etc/fuse.conf" if allow_other else None,
+            hint="fusermount3 said why above; allow_other needs user_allow_other in /etc/fuse.conf"
+            if allow_other
+            else None,
         ) from error
 
 

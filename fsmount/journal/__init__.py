@@ -8,6 +8,7 @@ transaction. Everything is synchronous, so that each call is atomic between two 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fsmount.journal.attributes import LocalNodes
@@ -15,14 +16,19 @@ from fsmount.journal.database import SCHEMA_VERSION, Database
 from fsmount.journal.decisions import Decisions
 from fsmount.journal.facts import Facts
 from fsmount.journal.intents import Intents
+from fsmount.journal.recovery import Recovery
+from fsmount.journal.renames import Renames
 from fsmount.journal.sending import Sending
 from fsmount.ports import Clock, Timing
 
 __all__ = ["SCHEMA_VERSION", "SqliteJournal", "open_journal"]
 
 
-class SqliteJournal(Intents, Sending, Decisions, LocalNodes, Facts):
+class SqliteJournal(Renames, Intents, Sending, Decisions, Recovery, LocalNodes, Facts):
     """Implements ports.Journal and ports.Attributes."""
+
+    def transaction(self) -> AbstractContextManager[None]:
+        return self._db.transaction()
 
     def watch(self, changed: Callable[[], None]) -> None:
         self._db.watch(changed)

@@ -20,26 +20,24 @@ class LocalNodes(Part):
         return None if row is None else _node_of(row)
 
     def nodes_in(self, directory: RemotePath) -> list[LocalNode]:
-        return [_node_of(row) for row in self._db.all("SELECT * FROM node WHERE parent = ? AND path <> '/'", directory)]
+        rows = self._db.all("SELECT * FROM node WHERE parent = ? AND path <> '/'", directory)
+        return [_node_of(row) for row in rows]
 
     def keep(self, node: LocalNode) -> None:
         with self._db.transaction():
             before = self.node(node.path)
             self._db.run(
-                "INSERT OR REPLACE INTO node (path, parent, kind, mode, uid, gid, mtime, mtime_revision, body_size, body_digest, body_draft)"
-                " VALUES (?,?,?,?,?,?,?,?,?,?,?)",
-                node.path, parent_of(node.path), node.kind, node.mode, node.uid, node.gid, node.mtime, node.mtime_revision,
-                *body_columns(node.body),
+                "INSERT OR REPLACE INTO node (path, parent, kind, mode, uid, gid, mtime, mtime_revision,"
+                " body_size, body_digest, body_draft) VALUES (?,?,?,?,?,?,?,?,?,?,?)",
+                node.path, parent_of(node.path), node.kind, node.mode, node.uid, node.gid, node.mtime,
+                node.mtime_revision, *body_columns(node.body),
             )  # fmt: skip
             if before is not None and before.body != node.body:
                 self._release(before.body)
 
     def forget(self, path: RemotePath) -> None:
         with self._db.transaction():
-            before = self.node(path)
-            self._db.run("DELETE FROM node WHERE path = ?", path)
-            if before is not None:
-                self._release(before.body)
+            self._forget_node(path)
 
 
 def _node_of(row: sqlite3.Row) -> LocalNode:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import errno
 
+from msgspec.structs import replace
+
 from fsmount import lifecycle
 from fsmount.errors import VerbRefused
 from fsmount.journal.part import Part
@@ -24,17 +26,17 @@ class Decisions(Part):
             if record.superseded_by is not None or self._has_newer(record):
                 raise VerbRefused(
                     errno.EBUSY,
-                    f"{op_id} is older than another op on {record.op.path}; to bring its bytes back, copy content/{op_id} to the file",
+                    f"{op_id} is older than another op on {record.op.path};"
+                    f" to bring its bytes back, copy content/{op_id} to the file",
                 )
-            seq = self._next_seq()
-            self._untouch(record.op.seq)
+            op = replace(record.op, seq=self._next_seq())
+            self._untouch(record.op)
             self._db.run(
-                "UPDATE op SET seq = ?, state = ?, budget_start = attempts, redrives = redrives + 1, reason = NULL, not_before = 0,"
-                " settled_at = NULL, message = '' WHERE op_id = ?", seq, lifecycle.after(record.state, Event.RETRY), op_id,
+                "UPDATE op SET seq = ?, state = ?, budget_start = attempts, redrives = redrives + 1, reason = NULL,"
+                " not_before = 0, settled_at = NULL, message = '' WHERE op_id = ?",
+                op.seq, lifecycle.after(record.state, Event.RETRY), op_id,
             )  # fmt: skip
-            row = self._row(op_id)
-            assert row is not None
-            self._touch(record_of(row).op, blocks=True)
+            self._touch(op)
 
     def discard(self, op_id: OpId) -> None:
         with self._db.transaction():
@@ -43,7 +45,7 @@ class Decisions(Part):
                 raise VerbRefused(
                     errno.EBUSY, f"{op_id}: a program still has {record.op.target} open for writing; close it first"
                 )
-            if lifecycle.blocks_when_dead(record.op) and self._needed(record):
+            if lifecycle.blocks_when_dead(record.op) and self._waiting_for(record):
                 raise VerbRefused(
                     errno.EBUSY, f"{op_id}: other ops wait for this {record.op.kind}; discard those first"
                 )
@@ -65,19 +67,12 @@ class Decisions(Part):
         return record
 
     def _has_newer(self, record: Record) -> bool:
-        return any(
-            self._db.one("SELECT 1 FROM touch WHERE path = ? AND own = 1 AND seq > ? LIMIT 1", path, record.op.seq)
-            is not None
-            for path in {record.op.path, record.op.target}
-        )
-
-    def _needed(self, record: Record) -> bool:
-        return self._db.one("SELECT 1 FROM blocker WHERE by_seq = ? LIMIT 1", record.op.seq) is not None
+        return any(self._later(path, record.op.seq) for path in {record.op.path, record.op.target})
 
     def purge_discarded(self, before: float) -> int:
         """Forgets what was discarded before ``before`` (epoch seconds); how many."""
         with self._db.transaction():
-            old = self._db.all("SELECT * FROM op WHERE state = 'discarded' AND settled_at < ?", before)
+            old = self._db.all("SELECT * FROM op WHERE state = 'discarded' AND settled_at < ? AND sound", before)
             for row in old:
                 self._remove(record_of(row), Event.PURGE)
             return len(old)

@@ -1,28 +1,48 @@
 """What the journal tells: single records, lists, counts, and which op decides what a path shows.
 
-Invariant: nothing here changes a row.
+Invariant: nothing here changes a row. A damaged row, whatever its state says, is among the dead letters.
 """
 
 from __future__ import annotations
 
 from fsmount import lifecycle
 from fsmount.journal.part import Part
-from fsmount.journal.rows import attempt_of, record_of
+from fsmount.journal.rows import attempt_of, op_of, record_of
 from fsmount.model import (
     Attempt,
+    Base,
     Counts,
     Digest,
     DraftId,
+    Op,
     OpId,
     Record,
     RemotePath,
     State,
     Totals,
+    join,
     name_of,
     provider_of,
-)
+)  # fmt: skip
 
-KNOWN_STATES = "('pending', 'sending', 'discarded')"
+_NOT_DAMAGED = "seq NOT IN (SELECT seq FROM op WHERE sound = 0)"
+_OF_STATE = {
+    None: "",
+    State.PENDING: f"WHERE state = 'pending' AND {_NOT_DAMAGED}",
+    State.SENDING: f"WHERE state = 'sending' AND {_NOT_DAMAGED}",
+    State.DEAD: "WHERE seq IN (SELECT seq FROM op WHERE state = 'dead-letter' UNION"
+    " SELECT seq FROM op WHERE sound = 0)",
+    State.DISCARDED: f"WHERE state = 'discarded' AND {_NOT_DAMAGED}",
+}
+_DEAD_MOVES = (
+    "SELECT * FROM op WHERE state = 'dead-letter' AND kind = 'move' AND sound"
+    " AND reason NOT IN ('interrupted', 'corrupt-spool')"
+)
+# What is being sent is no longer there for programs that have removed or moved it meanwhile.
+_NEWEST = (
+    "NOT EXISTS (SELECT 1 FROM touch later JOIN op since ON since.seq = later.seq WHERE later.path = touch.path"
+    " AND later.seq > touch.seq AND (later.target = 1 OR since.state <> 'dead-letter'))"
+)
 
 
 class Facts(Part):
@@ -32,79 +52,81 @@ class Facts(Part):
         row = self._row(op_id)
         if row is None:
             return None
-        attempts = self._db.all("SELECT * FROM attempt WHERE op_id = ? ORDER BY at", op_id)
-        blocker = self._db.one(
-            "SELECT op.op_id FROM blocker JOIN op ON op.seq = by_seq WHERE blocker.seq = ? ORDER BY by_seq LIMIT 1",
-            row["seq"],
-        )
-        blocked_by = blocker["op_id"] if blocker is not None and row["state"] == State.PENDING else None
+        attempts = self._db.all("SELECT * FROM attempt WHERE op_id = ? ORDER BY rowid", op_id)
+        blocked_by = self._barrier(row["seq"]) if row["state"] == State.PENDING else None
         return record_of(row, history=tuple(attempt_of(found) for found in attempts), blocked_by=blocked_by)
 
+    def _barrier(self, seq: int) -> OpId | None:
+        """The dead letter that the op waits for, itself or through others that wait."""
+        if self._db.one(f"{_DEAD_MOVES} LIMIT 1") is None:
+            return None
+        seen, waiting = {seq}, [seq]
+        while waiting:
+            for row in self._db.all(
+                "SELECT op.seq, op.op_id, op.state FROM blocker JOIN op ON op.seq = by_seq WHERE blocker.seq = ?"
+                " ORDER BY op.seq", waiting.pop(),
+            ):  # fmt: skip
+                if row["state"] == State.DEAD:
+                    return OpId(row["op_id"])
+                if row["seq"] not in seen:
+                    seen.add(row["seq"])
+                    waiting.append(row["seq"])
+        return None
+
     def records(self, state: State | None = None, *, limit: int | None = None) -> list[Record]:
-        """Without history; the newest first. A damaged row, whatever its state says, is among the dead letters."""
-        where, values = self._where(state)
+        """Without history; the newest first."""
         rows = self._db.all(
-            f"SELECT * FROM op {where} ORDER BY seq DESC LIMIT ?", *values, -1 if limit is None else limit
+            f"SELECT * FROM op {_OF_STATE[state]} ORDER BY seq DESC LIMIT ?",  # noqa: S608 - fixed conditions
+            -1 if limit is None else limit,
         )
-        found = [record_of(row) for row in rows]
-        if state is None or state is State.DEAD:
-            return found
-        return [record for record in found if record.malformed is None]
+        return [record_of(row) for row in rows]
 
     def op_ids(self, state: State, *, with_body: bool = False) -> list[OpId]:
         """The ids alone, oldest first: cheap for a hundred thousand."""
-        where, values = self._where(state)
-        if with_body:
-            where = f"{where.replace('WHERE ', 'WHERE (')}) AND body_size IS NOT NULL"
-        return [OpId(row[0]) for row in self._db.all(f"SELECT op_id FROM op {where} ORDER BY seq", *values)]  # noqa: S608
-
-    def _where(self, state: State | None) -> tuple[str, tuple[str, ...]]:
-        if state is None:
-            return "", ()
-        if state is State.DEAD:
-            return f"WHERE state NOT IN {KNOWN_STATES} OR kind NOT IN ('put', 'delete', 'move', 'rmdir')", ()
-        return "WHERE state = ?", (state,)
+        bodies = "AND body_size IS NOT NULL" if with_body else ""
+        rows = self._db.all(f"SELECT op_id FROM op {_OF_STATE[state]} {bodies} ORDER BY seq")  # noqa: S608
+        return [OpId(row[0]) for row in rows]
 
     def counts(self) -> Counts:
-        found: dict[str, tuple[int, int, float | None]] = {
-            row[0]: (row[1], row[2] or 0, row[3])
-            for row in self._db.all("SELECT state, count(*), sum(body_size), min(created_at) FROM op GROUP BY state")
-        }
-        pending, sending = found.get(State.PENDING, (0, 0, None)), found.get(State.SENDING, (0, 0, None))
+        pending, sending = self._tally(State.PENDING), self._tally(State.SENDING)
         oldest = [at for at in (pending[2], sending[2]) if at is not None]
         return Counts(
             pending=pending[0],
             sending=sending[0],
             blocked=self._blocked(),
-            dead=sum(
-                count
-                for state, (count, _, _) in found.items()
-                if state not in (State.PENDING, State.SENDING, State.DISCARDED)
-            ),
-            discarded=found.get(State.DISCARDED, (0, 0, None))[0],
+            dead=self._tally(State.DEAD)[0],
+            discarded=self._tally(State.DISCARDED)[0],
             bytes=pending[1] + sending[1],
             oldest_at=min(oldest) if oldest else None,
         )
 
+    def _tally(self, state: State) -> tuple[int, int, float | None]:
+        """How many, how many bytes, since when."""
+        row = self._db.one(f"SELECT count(*), total(body_size), min(created_at) FROM op {_OF_STATE[state]}")  # noqa: S608
+        return (0, 0, None) if row is None else (row[0], int(row[1]), row[2])
+
     def _blocked(self) -> int:
-        """Pending ops that wait for a dead letter: nothing but a person moves them on."""
-        row = self._db.one(
-            "SELECT count(DISTINCT blocker.seq) FROM op dead JOIN blocker ON by_seq = dead.seq JOIN op ON op.seq = blocker.seq"
-            " WHERE dead.state = 'dead-letter' AND dead.kind = 'move' AND op.state = 'pending'"
-        )
-        return int(row[0]) if row else 0
+        """Pending ops that wait for a dead letter, themselves or through others: only a person moves them on."""
+        waiting = [record_of(row) for row in self._db.all(_DEAD_MOVES)]
+        found: set[int] = set()
+        while waiting:
+            new = self._waiting_for(waiting.pop()) - found
+            found |= new
+            waiting += [record_of(row) for seq in new for row in self._db.all("SELECT * FROM op WHERE seq = ?", seq)]
+        return len(found)
 
     def dead_by_reason(self) -> dict[str, int]:
-        rows = self._db.all("SELECT reason, count(*) FROM op WHERE state = 'dead-letter' GROUP BY reason")
+        rows = self._db.all("SELECT reason, count(*) FROM op WHERE state = 'dead-letter' AND sound GROUP BY reason")
         return {str(row[0]): row[1] for row in rows}
 
     def totals(self) -> Totals:
-        return Totals(**{row["name"]: row["value"] for row in self._db.all("SELECT name, value FROM total")})
+        row = self._db.one("SELECT * FROM total")
+        return Totals() if row is None else Totals(**{name: row[name] for name in row.keys()})  # noqa: SIM118
 
     def last_errors(self) -> dict[str, tuple[Record, Attempt]]:
         found: dict[str, tuple[Record, Attempt]] = {}
         for row in self._db.all(
-            "SELECT attempt.*, op.path, max(at) FROM attempt JOIN op USING (op_id)"
+            "SELECT attempt.*, op.path, max(attempt.rowid) FROM attempt JOIN op USING (op_id)"
             " WHERE error IS NOT NULL AND state <> 'discarded'"
             " GROUP BY substr(path, 2, instr(substr(path, 2) || '/', '/') - 1)"
         ):
@@ -119,42 +141,78 @@ class Facts(Part):
     # what the mount shows
 
     def shown(self, path: RemotePath) -> Record | None:
-        for row in self._db.all(
-            "SELECT op.* FROM touch JOIN op USING (seq) WHERE touch.path = ? AND own = 1 ORDER BY seq DESC LIMIT 8",
-            path,
+        for row in self._db.run(
+            "SELECT op.* FROM touch JOIN op USING (seq) WHERE touch.path = ? AND sound ORDER BY touch.seq DESC", path
         ):
             record = record_of(row)
-            if record.malformed is None and lifecycle.stands(record):
+            if lifecycle.stands(record):
                 return record
         return None
 
+    def origin(self, move: Op) -> tuple[RemotePath, Base]:
+        """Where the remote holds the bytes of a move that brings none, until the moves before it have arrived."""
+        while move.step == 0:
+            row = self._db.one(
+                "SELECT op.* FROM touch JOIN op USING (seq) WHERE touch.path = ? AND touch.seq < ? AND target = 1"
+                " AND kind = 'move' AND body_size IS NULL AND sound ORDER BY touch.seq DESC LIMIT 1",
+                move.path, move.seq,
+            )  # fmt: skip
+            if row is None:
+                return move.path, move.base
+            move = op_of(row)
+        return move.target, move.target_base
+
     def shown_below(self, directory: RemotePath) -> dict[str, Record | None]:
-        """Names in ``directory`` that ops decide: the newest that does, or None where a put lies deeper, so that a directory is there."""
-        found: dict[str, Record | None] = {}
-        for row in self._db.all(
-            "SELECT DISTINCT path FROM touch WHERE parent = ? AND own = 0 AND target = 1 AND path <> '/'", directory
-        ):
-            found[name_of(row["path"])] = None
+        """Names in ``directory`` that ops decide, each with the newest that does.
+
+        None where only a put lies deeper, so that a directory is there.
+        """
+        found: dict[str, Record | None] = dict.fromkeys(self._implied_in(directory))
         rows = self._db.all(
-            "SELECT op.*, touch.path AS name FROM touch JOIN op USING (seq) WHERE touch.parent = ? AND own = 1 ORDER BY seq",
+            "SELECT op.*, touch.path AS name FROM touch JOIN op USING (seq)"
+            " WHERE target IN (0, 1) AND touch.parent = ? AND sound ORDER BY touch.seq",
             directory,
         )
         for row in rows:
             record = record_of(row)
-            if record.malformed is None and lifecycle.stands(record):
+            if lifecycle.stands(record):
                 found[name_of(row["name"])] = record
         return found
 
+    def _implied_in(self, directory: RemotePath) -> set[str]:
+        """The names in ``directory`` below which an op puts a file; a look a name, however many ops there are."""
+        prefix = join(directory, "")
+        found: set[str] = set()
+        position: str = prefix
+        while True:
+            row = self._db.one(
+                "SELECT touch.parent FROM touch JOIN op USING (seq) WHERE target = 1 AND touch.parent > ?"  # noqa: S608
+                f" AND touch.parent < ? AND sound AND {_NEWEST} ORDER BY touch.parent LIMIT 1",
+                position, prefix[:-1] + "0",
+            )  # fmt: skip
+            if row is None:
+                return found
+            name = row["parent"][len(prefix) :].partition("/")[0]
+            found.add(name)
+            # "a-b" sorts between "a" and "a/c": only what is truly below "a" may be leapt over.
+            position = row["parent"] if row["parent"] == prefix + name else f"{prefix}{name}/\U0010ffff"
+
     def implies_directory(self, path: RemotePath) -> bool:
-        """Whether an unsent op puts something below ``path``."""
-        return self._db.one("SELECT 1 FROM touch WHERE path = ? AND own = 0 AND target = 1 LIMIT 1", path) is not None
+        """Whether an unsettled op puts something below ``path``."""
+        row = self._db.one(
+            "SELECT 1 FROM touch JOIN op USING (seq) WHERE touch.path > ? AND touch.path < ? AND target = 1"  # noqa: S608
+            f" AND sound AND {_NEWEST} LIMIT 1",
+            join(path, ""), join(path, "")[:-1] + "0",
+        )  # fmt: skip
+        return row is not None
 
     # what the spool must keep
 
     def bodies(self) -> tuple[list[Digest], list[DraftId]]:
         """Every body and draft that a row refers to."""
         digests = self._db.all(
-            "SELECT body_digest FROM op WHERE body_digest IS NOT NULL UNION SELECT theirs_digest FROM op WHERE theirs_size IS NOT NULL"
+            "SELECT body_digest FROM op WHERE body_digest IS NOT NULL"
+            " UNION SELECT theirs_digest FROM op WHERE theirs_size IS NOT NULL AND theirs_digest IS NOT NULL"
             " UNION SELECT body_digest FROM node WHERE body_digest IS NOT NULL"
         )
         drafts = self._db.all(

@@ -6,13 +6,15 @@ letter that stands at its path.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from fsmount import lifecycle
 from fsmount.journal.database import Database
-from fsmount.journal.rows import new_op_id, record_of
+from fsmount.journal.rows import COLUMNS, body_of, new_op_id, record_of
 from fsmount.lifecycle import Event
 from fsmount.model import (
+    ABSENT,
     NOT_OVERLAID,
     Base,
     Body,
@@ -25,8 +27,10 @@ from fsmount.model import (
     State,
     ancestors,
     parent_of,
-)
+)  # fmt: skip
 from fsmount.ports import Clock, Timing
+
+_INSERT = f"INSERT INTO op ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - fixed names
 
 
 class Part:
@@ -46,80 +50,82 @@ class Part:
         self._seq += 1
         return self._seq
 
-    def _insert(
-        self, kind: OpKind, path: RemotePath, base: Base, *, not_before: float, burst_at: float, to_path: RemotePath | None = None,
-        to_base: Base | None = None, body: Body | None = None, content_type: str | None = None, still_open: bool = False,
-    ) -> OpId:  # fmt: skip
-        op = Op(
-            op_id=new_op_id(self._clock.now()), seq=self._next_seq(), kind=kind, path=path, base=base, to_path=to_path,
-            to_base=to_base, body=body, content_type=content_type, created_at=self._clock.now(),
-        )  # fmt: skip
-        to = to_base or Base()
-        self._db.run(
-            "INSERT INTO op (seq, op_id, kind, state, path, base_revision, base_digest, to_path, to_base_revision, to_base_digest,"
-            " body_size, body_digest, body_draft, content_type, open, not_before, burst_at, created_at)"
-            " VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)",
-            op.seq, op.op_id, kind, State.PENDING, path, base.revision, base.digest, to_path, to.revision, to.digest,
-            *body_columns(body), content_type, still_open, not_before, burst_at, op.created_at,
-        )  # fmt: skip
-        self._touch(op, blocks=True)
-        return op.op_id
-
-    def _touch(self, op: Op, *, blocks: bool) -> None:
-        names = [(op.path, op.kind is OpKind.PUT)]
-        if op.to_path is not None:
-            names.append((op.to_path, True))
-        rows: dict[tuple[RemotePath, int], tuple[int, str, str, int, int, int]] = {}
-        for path, target in names:
-            for above in ancestors(path):
-                key = (above, 0)
-                rows[key] = (
-                    op.seq,
-                    above,
-                    parent_of(above),
-                    0,
-                    int(target or bool(rows.get(key, (0,) * 6)[4])),
-                    int(blocks),
-                )
-            rows[path, 1] = (op.seq, path, parent_of(path), 1, int(target), int(blocks))
-        self._db.connection.executemany(
-            "INSERT INTO touch (seq, path, parent, own, target, blocks) VALUES (?,?,?,?,?,?)", rows.values()
+    def _draw_up(
+        self,
+        kind: OpKind,
+        path: RemotePath,
+        base: Base,
+        *,
+        to: tuple[RemotePath, Base] | None = None,
+        body: Body | None = None,
+        content_type: str | None = None,
+        seq: int | None = None,
+    ) -> Op:
+        """A new op, not yet in the journal; at the end of the order, or in the place ``seq`` of one that goes."""
+        now = self._clock.now()
+        return Op(
+            op_id=new_op_id(now),
+            seq=self._next_seq() if seq is None else seq,
+            kind=kind,
+            path=path,
+            base=base,
+            to_path=None if to is None else to[0],
+            to_base=None if to is None else to[1],
+            body=body,
+            content_type=content_type,
+            created_at=now,
         )
 
-    def _untouch(self, seq: int) -> None:
-        self._db.run("DELETE FROM touch WHERE seq = ?", seq)
+    def _insert(self, op: Op, *, not_before: float, burst_at: float, still_open: bool = False) -> OpId:
+        to = op.to_base or ABSENT
+        self._db.run(
+            _INSERT, op.seq, op.op_id, op.kind, State.PENDING, op.path, op.base.revision, op.base.digest, op.to_path,
+            to.revision, to.digest, *body_columns(op.body), op.content_type, still_open, not_before, burst_at,
+            op.created_at,
+        )  # fmt: skip
+        self._touch(op)
+        return op.op_id
+
+    def _touch(self, op: Op) -> None:
+        names = {op.path: int(op.kind is OpKind.PUT)}
+        if op.to_path is not None:
+            names[op.to_path] = 1
+        for path, target in names.items():
+            self._db.run(
+                "INSERT INTO touch (path, seq, parent, target) VALUES (?,?,?,?)", path, op.seq, parent_of(path), target
+            )
+
+    def _untouch(self, op: Op) -> None:
+        self._db.run("DELETE FROM touch WHERE path IN (?, ?) AND seq = ?", op.path, op.to_path, op.seq)
 
     def _remove(self, record: Record, event: Event) -> None:
         """The row goes, and with it whatever body nothing else refers to."""
         lifecycle.after(record.state, event)
-        self._db.run("DELETE FROM op WHERE seq = ?", record.op.seq)
-        self._release(record.op.body)
+        op = record.op
+        self._untouch(op)
+        self._db.run("DELETE FROM attempt WHERE op_id = ?", op.op_id)
+        self._db.run("DELETE FROM op WHERE seq = ?", op.seq)
+        self._release(op.body)
         if record.theirs is not None:
             self._release(record.theirs.body)
 
     def _move_to(
         self, record: Record, event: Event, *, reason: Reason | None = None, message: str = "", by: OpId | None = None
-    ) -> State:
-        """Writes the state that follows ``event``; a settled op keeps its row and loses or keeps its names as ``stands`` says."""
+    ) -> None:
+        """Writes the state that follows ``event``; a settled op keeps its names only where it goes on deciding."""
         state = lifecycle.after(record.state, event)
-        assert state is not None
         settled = self._clock.now() if state in (State.DEAD, State.DISCARDED) else None
         self._db.run(
-            "UPDATE op SET state = ?, reason = coalesce(?, reason), message = ?, settled_at = ?, superseded_by = coalesce(?, superseded_by),"
-            " open = 0 WHERE seq = ?",
+            "UPDATE op SET state = ?, reason = coalesce(?, reason), message = ?, settled_at = ?,"
+            " superseded_by = coalesce(?, superseded_by), open = 0 WHERE seq = ?",
             state, reason, message, settled, by, record.op.seq,
         )  # fmt: skip
         if state is State.DISCARDED or reason in NOT_OVERLAID:
-            self._untouch(record.op.seq)
-        elif state is State.DEAD:
-            self._db.run(
-                "UPDATE touch SET blocks = ? WHERE seq = ?", lifecycle.blocks_when_dead(record.op), record.op.seq
-            )
-        return state
+            self._untouch(record.op)
 
     def _discard(self, record: Record, message: str, *, event: Event = Event.DISCARD, by: OpId | None = None) -> None:
         self._move_to(record, event, message=message, by=by)
-        self._count("superseded" if event is Event.SUPERSEDE else "discarded", 1)
+        self._count(**{"superseded" if event is Event.SUPERSEDE else "discarded": 1})
 
     # finding
 
@@ -127,26 +133,60 @@ class Part:
         return self._db.one("SELECT * FROM op WHERE op_id = ?", op_id)
 
     def _newest(self, path: RemotePath) -> Record | None:
-        """The newest unsettled op that has ``path`` as one of its names."""
+        """The newest unsettled op that has ``path`` as one of its names and decides what stands there."""
         row = self._db.one(
-            "SELECT op.* FROM touch JOIN op USING (seq) WHERE touch.path = ? AND own = 1 ORDER BY seq DESC LIMIT 1",
+            "SELECT op.* FROM touch JOIN op USING (seq) WHERE touch.path = ? AND sound ORDER BY touch.seq DESC LIMIT 1",
             path,
         )
-        record = None if row is None else record_of(row)
-        return record if record is not None and record.malformed is None else None
+        return None if row is None else record_of(row)
 
-    def _active_before(self, path: RemotePath, seq: int) -> bool:
-        """Whether an earlier op that may still reach the remote has ``path`` as a name."""
-        return self._db.one(
-            "SELECT 1 FROM touch JOIN op USING (seq) WHERE touch.path = ? AND own = 1 AND touch.seq < ?"
-            " AND state IN ('pending', 'sending') LIMIT 1", path, seq,
-        ) is not None  # fmt: skip
+    @staticmethod
+    def _empties(record: Record, path: RemotePath) -> bool:
+        """Whether nothing stands at ``path`` because of this op: it moves or takes away what did."""
+        op = record.op
+        return op.target != path or (op.kind in (OpKind.DELETE, OpKind.RMDIR) and record.state is not State.DEAD)
+
+    def _active(self, path: RemotePath) -> bool:
+        """Whether an op that may still reach the remote has ``path`` as a name."""
+        row = self._db.one(
+            "SELECT 1 FROM touch JOIN op USING (seq) WHERE touch.path = ? AND sound"
+            " AND state IN ('pending', 'sending') LIMIT 1",
+            path,
+        )
+        return row is not None
+
+    def _later(self, path: RemotePath, seq: int) -> bool:
+        """Whether an op after ``seq`` has ``path`` as a name."""
+        row = self._db.one(
+            "SELECT 1 FROM touch JOIN op USING (seq) WHERE touch.path = ? AND touch.seq > ? AND sound LIMIT 1",
+            path,
+            seq,
+        )
+        return row is not None
+
+    def _waiting_for(self, record: Record) -> set[int]:
+        """The numbers of the pending ops that wait for this one directly: the view ``blocker``, read backwards."""
+        op = record.op
+        above = [] if record.state is State.DEAD else [*ancestors(op.path), *ancestors(op.target)]
+        related = self._db.all(
+            "SELECT op.seq FROM touch JOIN op USING (seq) WHERE op.seq > ?1 AND state = 'pending' AND sound AND ("
+            " touch.path IN (?2, ?3) OR touch.path > ?2 || '/' AND touch.path < ?2 || '0'"
+            " OR touch.path > ?3 || '/' AND touch.path < ?3 || '0'"
+            " OR touch.path IN (SELECT value FROM json_each(?4)))",
+            op.seq, op.path, op.target, json.dumps(above),
+        )  # fmt: skip
+        return {row[0] for row in related}
 
     def inherited(self, path: RemotePath) -> Base | None:
         newest = self._newest(path)
         return None if newest is None or newest.op.kind is OpKind.RMDIR else newest.op.base_of(path)
 
     # bodies
+
+    def _forget_node(self, path: RemotePath) -> None:
+        row = self._db.one("DELETE FROM node WHERE path = ? RETURNING body_size, body_digest, body_draft", path)
+        if row is not None:
+            self._release(body_of(row))
 
     def _release(self, body: Body | None) -> None:
         """Notes a body that a row referred to until now; ``released`` hands it on if none does any more."""
@@ -156,25 +196,29 @@ class Part:
     def released(self) -> list[Body]:
         """Bodies that lost their last row since the previous call; the caller removes them from the spool."""
         bodies, self._released = self._released, []
-        return [body for body in bodies if not self._referenced(body)]
+        return [body for body in dict.fromkeys(bodies) if not self._referenced(body)]
 
     def _referenced(self, body: Body) -> bool:
         if body.draft is not None:
-            return self._db.one(
-                "SELECT 1 FROM op WHERE body_draft = ?1 UNION ALL SELECT 1 FROM draft WHERE draft_id = ?1"
-                " UNION ALL SELECT 1 FROM node WHERE body_draft = ?1", body.draft,
-            ) is not None  # fmt: skip
-        return self._db.one(
-            "SELECT 1 FROM op WHERE body_digest = ?1 AND body_draft IS NULL UNION ALL SELECT 1 FROM op WHERE theirs_digest = ?1"
-            " AND theirs_size IS NOT NULL UNION ALL SELECT 1 FROM node WHERE body_digest = ?1", body.digest,
-        ) is not None  # fmt: skip
-
-    def _count(self, name: str, by: int) -> None:
-        self._db.run(
-            "INSERT INTO total (name, value) VALUES (?1, ?2) ON CONFLICT (name) DO UPDATE SET value = value + ?2",
-            name,
-            by,
+            return self._any(
+                body.draft,
+                "SELECT 1 FROM op WHERE body_draft = ?",
+                "SELECT 1 FROM draft WHERE draft_id = ?",
+                "SELECT 1 FROM node WHERE body_draft = ?",
+            )
+        return self._any(
+            body.digest,
+            "SELECT 1 FROM op WHERE body_digest = ? AND body_draft IS NULL",
+            "SELECT 1 FROM op WHERE theirs_digest = ? AND theirs_size IS NOT NULL",
+            "SELECT 1 FROM node WHERE body_digest = ? AND body_draft IS NULL",
         )
+
+    def _any(self, value: str | None, *queries: str) -> bool:
+        return any(self._db.one(query, value) is not None for query in queries)
+
+    def _count(self, **counters: int) -> None:
+        changes = ", ".join(f"{name} = {name} + {int(by)}" for name, by in counters.items())
+        self._db.run(f"UPDATE total SET {changes}")  # noqa: S608 - the names are ours
 
 
 def body_columns(body: Body | None) -> tuple[int | None, str | None, str | None]:

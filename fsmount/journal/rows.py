@@ -28,6 +28,12 @@ from fsmount.model import (
 )  # fmt: skip
 
 ALPHABET = "0123456789abcdefghjkmnpqrstvwxyz"
+COLUMNS = (
+    "seq", "op_id", "kind", "state", "path", "base_revision", "base_digest", "to_path", "to_base_revision",
+    "to_base_digest", "body_size", "body_digest", "body_draft", "content_type", "open", "not_before", "burst_at",
+    "created_at",
+)  # fmt: skip
+"""What a new op's row is given; the rest of it has defaults."""
 HISTORY = 50
 """Attempts kept of one op; older ones go first."""
 
@@ -39,6 +45,7 @@ def new_op_id(now: float | None = None) -> OpId:
 
 
 def body_of(row: sqlite3.Row) -> Body | None:
+    """The body that the row of an op or a node refers to."""
     if row["body_size"] is None:
         return None
     digest, draft = row["body_digest"], row["body_draft"]
@@ -62,6 +69,8 @@ def op_of(row: sqlite3.Row) -> Op:
     body = body_of(row)
     if (kind is OpKind.MOVE) is not moves or (kind is OpKind.PUT and body is None):
         raise ValueError(f"a {kind} with to_path {row['to_path']!r} and body {body!r}")
+    if body is not None and body.digest is None and body.draft is None:
+        raise ValueError("a body that is neither a draft nor sealed")
     return Op(
         op_id=OpId(row["op_id"]),
         seq=row["seq"],
@@ -87,11 +96,14 @@ def _theirs(row: sqlite3.Row) -> Theirs | None:
 
 
 def record_of(row: sqlite3.Row, *, history: tuple[Attempt, ...] = (), blocked_by: str | None = None) -> Record:
-    """The row as a Record; one that cannot be read comes back with ``malformed`` set."""
+    """The row as a Record; one that is not ``sound`` comes back with ``malformed`` set."""
     try:
+        state = State(row["state"])
+        if state is State.DEAD and row["reason"] is None:
+            raise ValueError("a dead letter without a reason")
         return Record(
             op=op_of(row),
-            state=State(row["state"]),
+            state=state,
             attempts=int(row["attempts"]),
             attempted=bool(row["attempted"]),
             open=bool(row["open"]),
@@ -129,6 +141,7 @@ def _malformed(row: sqlite3.Row, error: Exception) -> Record:
 
 
 def attempt_of(row: sqlite3.Row) -> Attempt:
+    """A row of ``attempt`` as a value."""
     return Attempt(
         at=row["at"], status=row["status"], error=row["error"], duration=row["duration"],
         correlation_id=row["correlation_id"], body=row["body"],

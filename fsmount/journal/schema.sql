@@ -1,12 +1,12 @@
 -- The journal: ops, their attempts, open drafts, and what the remote cannot hold.
--- The constraints repeat what the types say; the view `ready` is the one definition of which op may go next.
+-- `sound` repeats what the types say of a row; the view `ready` is the one definition of which op may go next.
 
 CREATE TABLE op (
     seq INTEGER PRIMARY KEY,
     op_id TEXT NOT NULL UNIQUE,
-    kind TEXT NOT NULL CHECK (kind IN ('put', 'delete', 'move', 'rmdir')),
-    state TEXT NOT NULL CHECK (state IN ('pending', 'sending', 'dead-letter', 'discarded')),
-    path TEXT NOT NULL CHECK (path LIKE '/%'),
+    kind TEXT NOT NULL,
+    state TEXT NOT NULL,
+    path TEXT NOT NULL,
     base_revision TEXT,
     base_digest TEXT,
     to_path TEXT,
@@ -34,60 +34,72 @@ CREATE TABLE op (
     theirs_revision TEXT,
     theirs_digest TEXT,
     theirs_size INTEGER,
-    CHECK ((kind = 'move') = (to_path IS NOT NULL)),
-    CHECK (kind <> 'put' OR body_size IS NOT NULL),
-    CHECK (body_size IS NULL OR body_digest IS NOT NULL OR body_draft IS NOT NULL),
-    CHECK (state <> 'dead-letter' OR reason IS NOT NULL)
+    sound INTEGER NOT NULL GENERATED ALWAYS AS (
+        kind IN ('put', 'delete', 'move', 'rmdir')
+        AND state IN ('pending', 'sending', 'dead-letter', 'discarded')
+        AND substr(path, 1, 1) = '/'
+        AND (kind = 'move') = (to_path IS NOT NULL)
+        AND (kind <> 'put' OR body_size IS NOT NULL)
+        AND (body_size IS NULL OR body_digest IS NOT NULL OR body_draft IS NOT NULL)
+        AND (reason IS NULL OR reason IN (
+            'rejected', 'exhausted', 'conflict', 'remote-deleted', 'forbidden', 'too-large', 'parent-missing',
+            'not-empty', 'interrupted', 'corrupt-spool'))
+        AND (state <> 'dead-letter' OR reason IS NOT NULL)
+    ) VIRTUAL,
+    CHECK (sound)
 ) STRICT;
 
-CREATE INDEX op_due ON op (not_before) WHERE state = 'pending';
-CREATE INDEX op_state ON op (state, seq);
+-- With what a count of the queue adds up, so that it reads nothing else.
+CREATE INDEX op_due ON op (not_before, body_size, created_at) WHERE state = 'pending';
+CREATE INDEX op_dead ON op (seq) WHERE state = 'dead-letter';
+CREATE INDEX op_discarded ON op (settled_at) WHERE state = 'discarded';
+CREATE INDEX op_damaged ON op (seq) WHERE sound = 0;
 CREATE INDEX op_path ON op (path);
-CREATE INDEX op_body ON op (body_digest) WHERE body_digest IS NOT NULL;
+CREATE INDEX op_to_path ON op (to_path) WHERE to_path IS NOT NULL;
+CREATE INDEX op_body ON op (body_digest) WHERE body_draft IS NULL;
 CREATE INDEX op_draft ON op (body_draft) WHERE body_draft IS NOT NULL;
 CREATE INDEX op_theirs ON op (theirs_digest) WHERE theirs_size IS NOT NULL;
 CREATE UNIQUE INDEX one_sending_a_path ON op (path) WHERE state = 'sending';
 
--- The names that an unsettled op touches (own = 1), and every directory above them (own = 0).
+-- The names of the unsettled ops that decide something; `target`: the op puts a file there.
 CREATE TABLE touch (
-    seq INTEGER NOT NULL REFERENCES op (seq) ON DELETE CASCADE,
     path TEXT NOT NULL,
+    seq INTEGER NOT NULL,
     parent TEXT NOT NULL,
-    own INTEGER NOT NULL,
     target INTEGER NOT NULL,
-    blocks INTEGER NOT NULL,
-    PRIMARY KEY (path, seq, own)
+    PRIMARY KEY (path, seq)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX touch_wait ON touch (path, own, blocks, seq);
-CREATE INDEX touch_parent ON touch (parent);
-CREATE INDEX touch_seq ON touch (seq);
+CREATE INDEX touch_parent ON touch (target, parent);
 
--- Waits for an earlier op on the same name or below it, or for one on a directory above it.
+-- Who waits for whom: on the same name, above or below it. A dead move bars what is on or below its names only.
 CREATE VIEW blocker AS
-SELECT mine.seq AS seq, earlier.seq AS by_seq
-FROM touch mine JOIN touch earlier ON earlier.path = mine.path AND earlier.blocks = 1 AND earlier.seq < mine.seq
-WHERE mine.own = 1
+SELECT op.seq AS seq, touch.seq AS by_seq
+FROM op JOIN touch JOIN op earlier ON earlier.seq = touch.seq
+WHERE touch.path IN (
+        WITH RECURSIVE above (path) AS (
+            VALUES (op.path), (op.to_path)
+            UNION ALL
+            SELECT rtrim(rtrim(path, replace(path, '/', '')), '/') FROM above WHERE path <> '')
+        SELECT path FROM above)
+    AND touch.seq < op.seq AND earlier.sound
+    AND (earlier.state IN ('pending', 'sending') OR (earlier.state = 'dead-letter' AND earlier.kind = 'move'))
 UNION ALL
-SELECT mine.seq, earlier.seq
-FROM touch mine JOIN touch earlier
-    ON earlier.path = mine.path AND earlier.own = 1 AND earlier.blocks = 1 AND earlier.seq < mine.seq
-WHERE mine.own = 0;
+SELECT op.seq, touch.seq
+FROM op JOIN touch ON touch.path > op.path || '/' AND touch.path < op.path || '0' JOIN op earlier ON earlier.seq = touch.seq
+WHERE touch.seq < op.seq AND earlier.sound AND earlier.state IN ('pending', 'sending')
+UNION ALL
+SELECT op.seq, touch.seq
+FROM op JOIN touch ON touch.path > op.to_path || '/' AND touch.path < op.to_path || '0'
+    JOIN op earlier ON earlier.seq = touch.seq
+WHERE touch.seq < op.seq AND earlier.sound AND earlier.state IN ('pending', 'sending');
 
 CREATE VIEW ready AS
 SELECT * FROM op
-WHERE state = 'pending'
-    AND NOT EXISTS (
-        SELECT 1 FROM touch mine JOIN touch earlier
-            ON earlier.path = mine.path AND earlier.blocks = 1 AND earlier.seq < op.seq
-        WHERE mine.seq = op.seq AND mine.own = 1)
-    AND NOT EXISTS (
-        SELECT 1 FROM touch mine JOIN touch earlier
-            ON earlier.path = mine.path AND earlier.own = 1 AND earlier.blocks = 1 AND earlier.seq < op.seq
-        WHERE mine.seq = op.seq AND mine.own = 0);
+WHERE state = 'pending' AND sound AND NOT EXISTS (SELECT 1 FROM blocker WHERE blocker.seq = op.seq);
 
 CREATE TABLE attempt (
-    op_id TEXT NOT NULL REFERENCES op (op_id) ON DELETE CASCADE,
+    op_id TEXT NOT NULL,
     at REAL NOT NULL,
     status INTEGER NOT NULL,
     error TEXT,
@@ -96,7 +108,7 @@ CREATE TABLE attempt (
     body TEXT NOT NULL
 ) STRICT;
 
-CREATE INDEX attempt_op ON attempt (op_id, at);
+CREATE INDEX attempt_op ON attempt (op_id);
 
 CREATE TABLE draft (
     draft_id TEXT PRIMARY KEY,
@@ -125,8 +137,17 @@ CREATE TABLE node (
 ) STRICT, WITHOUT ROWID;
 
 CREATE INDEX node_parent ON node (parent);
+CREATE INDEX node_digest ON node (body_digest) WHERE body_digest IS NOT NULL;
+CREATE INDEX node_draft ON node (body_draft) WHERE body_draft IS NOT NULL;
 
+-- Counters that only ever grow, in one row.
 CREATE TABLE total (
-    name TEXT PRIMARY KEY,
-    value INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
+    failed_attempts INTEGER NOT NULL DEFAULT 0,
+    failed_writebacks INTEGER NOT NULL DEFAULT 0,
+    acknowledged INTEGER NOT NULL DEFAULT 0,
+    superseded INTEGER NOT NULL DEFAULT 0,
+    discarded INTEGER NOT NULL DEFAULT 0,
+    bytes_up INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+INSERT INTO total DEFAULT VALUES

@@ -5,10 +5,12 @@ Invariant: which op may go next is the view ``ready`` and nothing else; an op is
 
 from __future__ import annotations
 
+from fsmount import lifecycle
 from fsmount.journal.part import Part
-from fsmount.journal.rows import HISTORY, op_of, record_of
+from fsmount.journal.rows import HISTORY, record_of
 from fsmount.lifecycle import Event
 from fsmount.model import (
+    ABSENT,
     Attempt,
     Base,
     Body,
@@ -30,35 +32,22 @@ class Sending(Part):
     """What a claim goes through until it is acknowledged, postponed or a dead letter."""
 
     def claim(self, limit: int) -> list[Claim]:
+        """Up to ``limit`` due ops that are now being sent, in their order; no two of them touch related names."""
+        now = self._clock.monotonic()
+        query = "SELECT * FROM ready WHERE not_before <= ? ORDER BY not_before LIMIT ?"
+        if self._db.one(query, now, 1) is None:
+            return []
         with self._db.transaction():
-            claims: list[Claim] = []
-            rows = self._db.all(
-                "SELECT * FROM ready WHERE +not_before <= ? ORDER BY seq LIMIT ?",
-                self._clock.monotonic(),
-                limit + self._damaged_pending(),
-            )
-            for row in rows:
-                record = record_of(row)
-                if record.malformed is not None or len(claims) == limit:
-                    continue
-                lease = row["lease"] + 1
-                self._db.run(
-                    "UPDATE op SET state = ?, attempted = 1, lease = ? WHERE seq = ?",
-                    State.SENDING,
-                    lease,
-                    record.op.seq,
-                )
-                claims.append(
-                    Claim(op=record.op, lease=lease, attempts=record.attempts, budget_start=row["budget_start"])
-                )
-            return claims
+            claims = [self._claimed(record_of(row), row["lease"], row["budget_start"])
+                      for row in self._db.all(query, now, limit)]  # fmt: skip
+        return sorted(claims, key=lambda claim: claim.op.seq)
 
-    def _damaged_pending(self) -> int:
-        """How many rows at most must be passed over; a damaged one is never claimed and must not hide those behind it."""
-        row = self._db.one(
-            "SELECT count(*) FROM op WHERE state = 'pending' AND kind NOT IN ('put', 'delete', 'move', 'rmdir')"
-        )
-        return int(row[0]) if row else 0
+    def _claimed(self, record: Record, lease: int, budget_start: int) -> Claim:
+        self._db.run(
+            "UPDATE op SET state = ?, attempted = 1, lease = ? WHERE seq = ?",
+            lifecycle.after(record.state, Event.CLAIM), lease + 1, record.op.seq,
+        )  # fmt: skip
+        return Claim(op=record.op, lease=lease + 1, attempts=record.attempts, budget_start=budget_start)
 
     def next_due(self) -> float | None:
         row = self._db.one("SELECT not_before FROM ready ORDER BY not_before LIMIT 1")
@@ -69,11 +58,8 @@ class Sending(Part):
             draft = claim.op.body.draft if claim.op.body is not None else None
             self._db.run(
                 "UPDATE op SET body_size = ?, body_digest = ?, body_draft = ? WHERE body_draft = ?",
-                body.size,
-                body.digest,
-                body.draft,
-                draft,
-            )
+                body.size, body.digest, body.draft, draft,
+            )  # fmt: skip
             if body.draft is None:
                 self._db.run("DELETE FROM draft WHERE draft_id = ?", draft)
             return self._renewed(claim)
@@ -85,105 +71,124 @@ class Sending(Part):
             self._learn(op, receipt)
             superseded = self._supersede(op)
             self._remove(record, Event.ACKNOWLEDGE)
-            self._count("acknowledged", 1)
-            if op.body is not None:
-                self._count("bytes_up", op.body.size)
+            self._count(
+                acknowledged=1,
+                bytes_up=0 if op.body is None else op.body.size,
+                failed_attempts=_answered_badly(attempt),
+            )
             return superseded
 
     def _learn(self, op: Op, receipt: Receipt) -> None:
         """Passes the acknowledged state of each name on to later ops and open drafts of it, and to its local times."""
         if op.kind is OpKind.RMDIR:
             return
-        arrived = Base(receipt.revision, receipt.digest)
         if op.kind is not OpKind.PUT:
-            self._advance(op.path, op.seq, Base())
+            self._advance(op.path, op.seq, ABSENT)
         if op.kind is not OpKind.DELETE:
+            arrived = op.target_base if op.step else _arrived(op, receipt)
             self._advance(op.target, op.seq, arrived)
             self._db.run(
                 "UPDATE node SET mtime_revision = ? WHERE path = ? AND mtime_revision IS NULL",
-                arrived.revision,
-                op.target,
-            )
+                arrived.revision, op.target,
+            )  # fmt: skip
 
     def _advance(self, path: RemotePath, seq: int, base: Base) -> None:
+        """What was discarded counts too: it may be redriven, and it was made from what this op leaves behind."""
         for name, prefix in (("path", "base"), ("to_path", "to_base")):
             self._db.run(
-                f"UPDATE op SET {prefix}_revision = ?, {prefix}_digest = ? WHERE {name} = ? AND seq > ?"  # noqa: S608 - fixed names
-                " AND state IN ('pending', 'dead-letter')", base.revision, base.digest, path, seq,
+                f"UPDATE op SET {prefix}_revision = ?, {prefix}_digest = ?"  # noqa: S608 - fixed names
+                f" WHERE {name} = ? AND seq > ? AND state IN ('pending', 'dead-letter', 'discarded') AND sound",
+                base.revision, base.digest, path, seq,
             )  # fmt: skip
         self._db.run(
             "UPDATE draft SET base_revision = ?, base_digest = ? WHERE path = ?", base.revision, base.digest, path
         )
 
     def _supersede(self, op: Op) -> list[OpId]:
-        """Older dead puts and deletes of the op's names are history now; older discarded ones may not come back after it."""
+        """Older dead puts and deletes of its names are history now; older discarded ones may not come back after it."""
         gone = []
         for path in {op.path, op.target}:
-            self._db.run(
-                "UPDATE op SET superseded_by = ? WHERE path = ? AND seq < ? AND state = 'discarded' AND superseded_by IS NULL",
-                op.op_id, path, op.seq,
-            )  # fmt: skip
+            for name in ("path", "to_path"):
+                self._db.run(
+                    f"UPDATE op SET superseded_by = ? WHERE {name} = ? AND seq < ? AND state = 'discarded'"  # noqa: S608
+                    " AND superseded_by IS NULL",
+                    op.op_id, path, op.seq,
+                )  # fmt: skip
             for row in self._db.all(
-                "SELECT * FROM op WHERE path = ? AND seq < ? AND state = 'dead-letter' AND kind IN ('put', 'delete')",
-                path,
-                op.seq,
-            ):
+                "SELECT * FROM op WHERE path = ? AND seq < ? AND state = 'dead-letter' AND kind IN ('put', 'delete')"
+                " AND sound", path, op.seq,
+            ):  # fmt: skip
                 record = record_of(row)
-                if record.malformed is None:
-                    self._discard(record, f"superseded by {op.op_id}", event=Event.SUPERSEDE, by=op.op_id)
-                    gone.append(record.op.op_id)
+                self._discard(record, f"superseded by {op.op_id}", event=Event.SUPERSEDE, by=op.op_id)
+                gone.append(record.op.op_id)
         return gone
 
     def step(self, claim: Claim, receipt: Receipt, attempt: Attempt) -> Claim:
         with self._db.transaction():
             op = self._held(claim).op
+            if attempt.error is not None:
+                self._log_attempt(op, attempt, charged=False)
+            arrived = _arrived(op, receipt)
             self._db.run(
                 "UPDATE op SET step = 1, to_base_revision = ?, to_base_digest = ? WHERE seq = ?",
-                receipt.revision,
-                receipt.digest,
-                op.seq,
-            )
-            self._advance(op.target, op.seq, Base(receipt.revision, receipt.digest))
+                arrived.revision, arrived.digest, op.seq,
+            )  # fmt: skip
+            self._advance(op.target, op.seq, arrived)
             return self._renewed(claim)
 
     def postpone(self, claim: Claim, until: float, attempt: Attempt | None, *, charged: bool) -> None:
         with self._db.transaction():
             record = self._held(claim)
             self._log_attempt(claim.op, attempt, charged=charged)
-            self._move_to(record, Event.POSTPONE, message=self._message(attempt, record))
-            self._db.run("UPDATE op SET not_before = ? WHERE seq = ?", until, claim.op.seq)
+            self._move_to(record, Event.POSTPONE, message=_message(attempt, record))
+            # A draft is sealed before the first request: while it is not, what was claimed was never attempted.
+            begun = attempt is not None or record.op.body is None or record.op.body.draft is None
+            self._db.run("UPDATE op SET not_before = ?, attempted = ? WHERE seq = ?", until, int(begun), record.op.seq)
 
     def rebase(self, claim: Claim, base: Base, attempt: Attempt) -> None:
         with self._db.transaction():
             record = self._held(claim)
             op = record.op
             self._log_attempt(op, attempt, charged=False)
-            self._move_to(record, Event.POSTPONE, message=self._message(attempt, record))
+            self._move_to(record, Event.POSTPONE, message=_message(attempt, record))
             prefix = "to_base" if op.kind is OpKind.MOVE and op.step == 0 else "base"
             self._db.run(
-                f"UPDATE op SET {prefix}_revision = ?, {prefix}_digest = ?, not_before = 0 WHERE seq = ?",  # noqa: S608 - fixed names
+                f"UPDATE op SET {prefix}_revision = ?, {prefix}_digest = ?, not_before = 0 WHERE seq = ?",  # noqa: S608
                 base.revision, base.digest, op.seq,
             )  # fmt: skip
 
     def bury(
-        self, claim: Claim, reason: Reason, message: str, attempt: Attempt | None, *, charged: bool, theirs: Theirs | None = None
-    ) -> None:  # fmt: skip
+        self,
+        claim: Claim,
+        reason: Reason,
+        message: str,
+        attempt: Attempt | None,
+        *,
+        charged: bool,
+        theirs: Theirs | None = None,
+    ) -> None:
         with self._db.transaction():
             record = self._held(claim)
             self._log_attempt(claim.op, attempt, charged=charged)
             self._move_to(record, Event.BURY, reason=reason, message=message)
-            self._count("failed_writebacks", 1)
-            if theirs is not None:
-                self._db.run(
-                    "UPDATE op SET theirs_revision = ?, theirs_digest = ?, theirs_size = ? WHERE seq = ?",
-                    theirs.base.revision, theirs.base.digest, None if theirs.body is None else theirs.body.size, claim.op.seq,
-                )  # fmt: skip
+            self._count(failed_writebacks=1)
+            if theirs is None:
+                return
+            if record.theirs is not None:
+                self._release(record.theirs.body)
+            kept = theirs.body
+            self._db.run(
+                "UPDATE op SET theirs_revision = ?, theirs_digest = ?, theirs_size = ? WHERE seq = ?",
+                theirs.base.revision, theirs.base.digest if kept is None else kept.digest,
+                None if kept is None else kept.size, record.op.seq,
+            )  # fmt: skip
 
     def sent_digests(self, path: RemotePath) -> frozenset[Digest]:
         rows = self._db.all(
-            "SELECT body_digest FROM op WHERE path = ? AND attempted = 1 AND body_digest IS NOT NULL AND body_draft IS NULL",
-            path,
-        )
+            "SELECT body_digest FROM op WHERE path = ?1 AND kind = 'put' AND attempted AND body_draft IS NULL"
+            " AND body_digest IS NOT NULL UNION SELECT body_digest FROM op WHERE to_path = ?1 AND attempted"
+            " AND body_draft IS NULL AND body_digest IS NOT NULL", path,
+        )  # fmt: skip
         return frozenset(Digest(row[0]) for row in rows)
 
     def _held(self, claim: Claim) -> Record:
@@ -194,24 +199,36 @@ class Sending(Part):
         return record_of(row)
 
     def _renewed(self, claim: Claim) -> Claim:
-        row = self._row(claim.op.op_id)
-        assert row is not None
-        return Claim(op=op_of(row), lease=claim.lease, attempts=claim.attempts, budget_start=claim.budget_start)
-
-    def _message(self, attempt: Attempt | None, record: Record) -> str:
-        return record.message if attempt is None or attempt.error is None else attempt.error
+        op = self._held(claim).op
+        return Claim(op=op, lease=claim.lease, attempts=claim.attempts, budget_start=claim.budget_start)
 
     def _log_attempt(self, op: Op, attempt: Attempt | None, *, charged: bool) -> None:
         if attempt is None:
             return
-        self._db.run("UPDATE op SET attempts = attempts + ? WHERE seq = ?", int(charged), op.seq)
+        if charged:
+            self._db.run("UPDATE op SET attempts = attempts + 1 WHERE op_id = ?", op.op_id)
         self._db.run(
             "INSERT INTO attempt (op_id, at, status, error, duration, correlation_id, body) VALUES (?,?,?,?,?,?,?)",
             op.op_id, attempt.at, attempt.status, attempt.error, attempt.duration, attempt.correlation_id, attempt.body,
         )  # fmt: skip
         self._db.run(
-            "DELETE FROM attempt WHERE op_id = ?1 AND at < (SELECT at FROM attempt WHERE op_id = ?1 ORDER BY at DESC LIMIT 1 OFFSET ?2)",
-            op.op_id, HISTORY - 1,
+            "DELETE FROM attempt WHERE op_id = ?1 AND rowid <="
+            " (SELECT rowid FROM attempt WHERE op_id = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)",
+            op.op_id, HISTORY,
         )  # fmt: skip
-        if attempt.status:
-            self._count("failed_attempts", 1)
+        if _answered_badly(attempt):
+            self._count(failed_attempts=1)
+
+
+def _arrived(op: Op, receipt: Receipt) -> Base:
+    """What stands at the op's target now; a receipt that names no digest is for the bytes that were sent."""
+    return Base(receipt.revision, receipt.digest or (op.body.digest if op.body is not None else None))
+
+
+def _answered_badly(attempt: Attempt) -> bool:
+    """Whether an HTTP answer came that was not a valid 2xx."""
+    return attempt.error is not None and attempt.status != 0
+
+
+def _message(attempt: Attempt | None, record: Record) -> str:
+    return record.message if attempt is None or attempt.error is None else attempt.error

@@ -10,6 +10,7 @@ from collections import OrderedDict
 
 from fsmount.config import Config
 from fsmount.model import (
+    ROOT,
     Body,
     Change,
     DraftId,
@@ -37,7 +38,8 @@ class Arrivals:
     """Brings the tree, the cache and the kernel up to what is reported."""
 
     def __init__(
-        self, config: Config, ledger: Ledger, spool: Spool, cache: Cache, kernel: KernelCache, clock: Clock, tree: Tree, files: Files
+        self, config: Config, ledger: Ledger, spool: Spool, cache: Cache, kernel: KernelCache, clock: Clock, tree: Tree,
+        files: Files,
     ) -> None:  # fmt: skip
         self._config = config
         self._ledger = ledger
@@ -71,21 +73,21 @@ class Arrivals:
         if size is None and op.base.revision is not None:
             size = self._tree.contents.known_size(op.path, op.base.revision)
         entry = Entry(
-            path=path, kind=Kind.FILE, size=size, mtime=node.mtime if node is not None and node.mtime is not None else self._clock.now(),
+            path=path, kind=Kind.FILE, size=size,
+            mtime=node.mtime if node is not None and node.mtime is not None else self._clock.now(),
             revision=receipt.revision, digest=receipt.digest, content_type=op.content_type,
         )  # fmt: skip
         if op.body is not None and receipt.revision is not None:
-            self._adopt(path, op.body, receipt)
+            self._adopt(path, op.body, receipt.revision)
         self._delivered(op, path, entry)
 
-    def _adopt(self, path: RemotePath, body: Body, receipt: Receipt) -> None:
+    def _adopt(self, path: RemotePath, body: Body, revision: Revision) -> None:
         try:
             source = self._spool.open(body)
         except OSError:
             return
         try:
-            assert receipt.revision is not None
-            self._cache.adopt(path, receipt.revision, body, source)
+            self._cache.adopt(path, revision, body, source)
         finally:
             source.close()
 
@@ -132,7 +134,8 @@ class Arrivals:
                 self._kernel.entry_changed(node.parent.ino, node.name)
 
     def _outdated(self, path: RemotePath, *, gone: bool = True) -> None:
-        """What stands at ``path`` is unknown. A directory that may have gone keeps its name in the kernel, for the sake of
+        """What stands at ``path`` is unknown. A directory that may have gone keeps its name in the kernel, for the sake
+        of
         those who work in it: their next look at its attributes tells."""
         _, *above = self._tree.listings.outdated(path, gone=gone)
         self._tell_kernel(path)
@@ -151,7 +154,7 @@ class Arrivals:
                 self._kernel.content_changed(node.ino)
             self._kernel.entry_changed(node.parent.ino, node.name)
             return
-        while path != self._config.remote.root and path != "/":
+        while path not in {self._config.remote.root, ROOT}:
             parent = self._tree.inodes.find(parent_of(path))
             if parent is not None:
                 self._kernel.entry_changed(parent.ino, name_of(path))

@@ -99,7 +99,8 @@ class Contents:
             raise Unreachable(f"{path}: the remote cannot be reached, and this file is not cached")
         try:
             chunk = await self._remote.read(path, revision, start, length)
-        except Unreachable:
+        except (Unreachable, trio.Cancelled):
+            # Cancelled by the deadline of the system call: silence, as far as anybody can tell.
             self._connection.suspect()
             raise
         except Refusal as error:

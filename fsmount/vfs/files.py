@@ -17,17 +17,15 @@ from msgspec.structs import replace
 from fsmount.errors import FileError
 from fsmount.model import ABSENT, Base, Body, DraftId, Kind, LocalNode, OpId, content_type_of
 from fsmount.ports import Clock, Draft, EventLog, Source, Spool
+from fsmount.vfs.copying import INLINE, copy
 from fsmount.vfs.handles import Handle, OpenDraft
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import AtRemote, Shown, Unsent
 from fsmount.vfs.tree import Tree
 
-INLINE = 1024 * 1024
-"""Bytes that may be hashed or copied on the loop; more goes to a thread."""
 TOUCH = 1.0
 """Seconds between two words to the journal that a file is still being written."""
-PIECE = 1024 * 1024
 
 
 class Files:
@@ -101,15 +99,13 @@ class Files:
         try:
             if handle.wrote and node.draft is not None:
                 await self.journal(node)
-                self._leave(node)
+                self._leave(node, node.draft)
         finally:
             node.handles -= 1
             self._tree.inodes.settle(node)
 
-    def _leave(self, node: Node) -> None:
+    def _leave(self, node: Node, draft: OpenDraft) -> None:
         """One writer fewer; after the last one the draft is the op's body and nothing else."""
-        draft = node.draft
-        assert draft is not None
         draft.writers -= 1
         if draft.writers > 0:
             return
@@ -158,7 +154,10 @@ class Files:
     # writing
 
     async def write(self, number: int, offset: int, content: bytes) -> int:
-        """Bytes taken: all of them. The first write brings the whole base into the draft. Raises OSError (ENOSPC, EDQUOT)."""
+        """Bytes taken: all of them.
+
+        The first write brings the whole base into the draft. Raises OSError (ENOSPC, EDQUOT).
+        """
         handle = self.handle(number)
         draft = await self._draft(handle)
         taken = draft.draft.write(offset, content)
@@ -166,7 +165,7 @@ class Files:
         return taken
 
     async def truncate(self, node: Node, size: int, number: int | None) -> None:
-        """Cuts or lengthens a file; without a handle (``truncate(2)``) the result is in the journal when this returns."""
+        """Cuts or lengthens a file; without a handle (``truncate(2)``) the journal has the result when this returns."""
         if number is not None:
             await self._truncate(self.handle(number), size)
             return
@@ -194,12 +193,13 @@ class Files:
         node = handle.node
         if node.draft is None or node.draft.frozen:
             async with node.busy:
-                if node.draft is None:
-                    await self._start(node, empty=empty)
-                elif node.draft.frozen:
-                    await self._replace_frozen(node, empty=empty)
-        draft = node.draft
-        assert draft is not None
+                draft = node.draft
+                if draft is None:
+                    draft = await self._start(node, empty=empty)
+                elif draft.frozen:
+                    draft = await self._replace_frozen(node, draft, empty=empty)
+        else:
+            draft = node.draft
         self._joined(handle, draft)
         return draft
 
@@ -208,7 +208,7 @@ class Files:
             handle.wrote = True
             draft.writers += 1
 
-    async def _start(self, node: Node, *, empty: bool) -> None:
+    async def _start(self, node: Node, *, empty: bool) -> OpenDraft:
         """Begins the draft of an existing file: the whole base first, unless it is cut to nothing."""
         shown = node.shown
         if shown is None:
@@ -224,6 +224,7 @@ class Files:
             draft.draft.close()
             raise
         self._stand(node, draft)
+        return draft
 
     async def _fill(self, node: Node, shown: Shown, draft: Draft) -> None:
         if node.orphan is not None:
@@ -233,10 +234,8 @@ class Files:
         elif isinstance(shown.content, AtRemote):
             await self._tree.contents.copy(shown.content.path, shown.content.revision, draft)
 
-    async def _replace_frozen(self, node: Node, *, empty: bool) -> None:
+    async def _replace_frozen(self, node: Node, old: OpenDraft, *, empty: bool) -> OpenDraft:
         """The draft's op is being sent: its bytes are copied, and the copy is written instead."""
-        old = node.draft
-        assert old is not None
         path = self._tree.path(node)
         inherited = self._ledger.inherited(path)
         base = inherited if inherited is not None else node.shown.base if node.shown is not None else ABSENT
@@ -247,6 +246,7 @@ class Files:
         self._stand(node, draft)
         self._ledger.end_draft(old.draft.draft_id)
         old.draft.close()
+        return draft
 
     def _begin(self, node: Node, base: Base, *, local: bool, stand: bool = True) -> OpenDraft:
         """A new draft file, known to the journal before its first byte; a file without a name has none there."""
@@ -319,7 +319,13 @@ class Files:
             return
         base = node.shown.base if node.shown is not None else ABSENT
         op_id = self._ledger.put(
-            draft.draft.draft_id, path, base, body, content_type=content_type_of(path), mtime=draft.mtime, still_open=True
+            draft.draft.draft_id,
+            path,
+            base,
+            body,
+            content_type=content_type_of(path),
+            mtime=draft.mtime,
+            still_open=True,
         )
         draft.journalled = True
         self._tree.listings.touched(path)
@@ -327,8 +333,9 @@ class Files:
         self._show(node, draft, body, self._ledger.inherited(path) or base, op_id=op_id)
 
     def _show(self, node: Node, draft: OpenDraft, body: Body, base: Base, *, op_id: OpId | None) -> None:
-        assert node.shown is not None
         shown = node.shown
+        if shown is None:
+            raise FileError(errno.ESTALE, node.name)
         self._tree.show(
             node,
             Shown(
@@ -361,6 +368,14 @@ class Files:
             self._ledger.end_draft(draft.draft.draft_id)
             self._tree.closed(node)
 
+    def keep_here(self, node: Node) -> None:
+        """The file has become litter while it is written; what it holds was copied, and the next write makes a litter
+        draft.
+        """
+        if node.draft is not None:
+            node.draft.local = node.draft.frozen = True
+            self._tree.writing(node)
+
     async def keep_for_readers(self, node: Node) -> None:
         """Before an open file is removed or replaced: its bytes are brought here, so that its handles read on."""
         shown = node.shown
@@ -375,22 +390,3 @@ class Files:
             path = self._tree.path(node)
             self._log.note("file.unread", f"removed while open, and not readable any more: {error}", path=path)
         self._spool.remove(Body(size=0, digest=None, draft=draft.draft_id))
-
-
-async def copy(source: Source, draft: Draft) -> None:
-    """Copies all bytes; in a thread where they are many. Raises OSError when the disk is full."""
-
-    def run() -> None:
-        offset = 0
-        while offset < source.size:
-            piece = source.read(offset, PIECE)
-            if not piece:
-                raise FileError(errno.EIO, "a body of the spool is shorter than recorded")
-            draft.write(offset, piece)
-            offset += len(piece)
-
-    if source.size <= INLINE:
-        run()
-    else:
-        await trio.to_thread.run_sync(run)
-

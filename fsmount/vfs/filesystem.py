@@ -20,7 +20,6 @@ from fsmount.model import (
     LocalNode,
     RemotePath,
     join,
-    parent_of,
 )
 from fsmount.ports import Cache, Clock, EventLog, KernelCache, Remote, Spool
 from fsmount.vfs.arrivals import Arrivals
@@ -40,7 +39,7 @@ class Filesystem:
     ``tree`` finds nodes, ``files`` has the handles, ``arrivals`` hears what happened at the remote; this has the verbs.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913, PLR0917 - every port that a part of it needs
         self, config: Config, ledger: Ledger, spool: Spool, cache: Cache, remote: Remote, connection: Connection,
         kernel: KernelCache, clock: Clock, log: EventLog,
     ) -> None:  # fmt: skip
@@ -74,8 +73,7 @@ class Filesystem:
             return node, number
         self._standing(parent)
         path = join(self.tree.path(parent), name)
-        listing = self.listings.held(parent_of(path))
-        local = self.tree.overlay.is_litter(path, listing) if listing is not None else False
+        local = self.tree.overlay.is_litter(path, self.tree.held(parent))
         node = self.tree.inodes.node(parent, name, Kind.FILE)
         node.shown = self._new(Kind.FILE, path, mode, uid, gid, local=local)
         number = self.files.create(node, self._ledger.inherited(path) or ABSENT, local=local)
@@ -120,7 +118,9 @@ class Filesystem:
         self._touch_parent(parent)
 
     async def rmdir(self, parent: Node, name: str) -> None:
-        """Removes an empty directory; where the remote has files below whose deletes are under way, an rmdir waits for them."""
+        """Removes an empty directory; where the remote has files below whose deletes are under way, an rmdir waits for
+        them.
+        """
         self._writable()
         node = await self.tree.existing(parent, name)
         if node.kind is not Kind.DIRECTORY:
@@ -129,7 +129,7 @@ class Filesystem:
             raise FileError(errno.ENOTEMPTY, name)
         path = self.tree.path(node)
         self._ledger.forget(path)
-        if self.listings.entry(path) is not None:
+        if self.listings.entry(path) is not None or self._ledger.shown_below(path):
             self._ledger.rmdir(path)
         self.listings.touched(path)
         self.tree.inodes.detach(node)
@@ -138,7 +138,10 @@ class Filesystem:
     # renaming
 
     async def rename(self, parent: Node, name: str, to_parent: Node, to_name: str, *, replace_target: bool) -> None:
-        """Another name for a file; whatever file stood there is replaced. EXDEV for a directory that holds anything, so that ``mv`` copies it."""
+        """Another name for a file; whatever file stood there is replaced.
+
+        EXDEV for a directory that holds anything, so that ``mv`` copies it.
+        """
         self._writable()
         node = await self.tree.existing(parent, name)
         target = await self.tree.vacant(to_parent, to_name)
@@ -157,7 +160,8 @@ class Filesystem:
     # attributes
 
     async def setattr(
-        self, node: Node, *, mode: int | None = None, uid: int | None = None, gid: int | None = None, mtime: float | None = None,
+        self, node: Node, *, mode: int | None = None, uid: int | None = None, gid: int | None = None,
+        mtime: float | None = None,
         size: int | None = None, handle: int | None = None,
     ) -> Attr:  # fmt: skip
         """Changes what is given. Size is content; the rest is kept by this mount and makes no op."""

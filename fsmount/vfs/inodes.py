@@ -118,7 +118,7 @@ class Inodes:
         return node
 
     def _number(self, path: RemotePath) -> Ino:
-        """Made from the path, so that it is the same after a remount; another one while an older file of it is known."""
+        """Made from the path, so that it is the same after a remount; another one while an older file has it."""
         for generation in range(1 << 20):
             digest = blake2b(f"{generation}:{path}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
             number = int.from_bytes(digest) & (CONTROL - 1)
@@ -138,8 +138,8 @@ class Inodes:
         replaced = self._by_name.get((parent.ino, name))
         if replaced is not None and replaced is not node:
             self.detach(replaced)
-        assert node.parent is not None
-        self._by_name.pop((node.parent.ino, node.name), None)
+        if node.parent is not None:
+            self._by_name.pop((node.parent.ino, node.name), None)
         node.parent, node.name = parent, name
         self._by_name[parent.ino, name] = node
 

@@ -21,7 +21,9 @@ MAX_ENTRIES = 400_000
 
 
 class Listing:
-    """One directory: its names, until when (monotonic) they are taken to be current, and which of them may have gone since."""
+    """One directory: its names, until when (monotonic) they are taken to be current, and which of them may have gone
+    since.
+    """
 
     __slots__ = ("doubtful", "entries", "expires", "fetched_at")
 
@@ -88,7 +90,9 @@ class Listings:
             return old
 
     def _known_absent(self, directory: RemotePath) -> Listing | None:
-        """An empty listing where a current listing above shows that there is no such directory: a new one costs no request."""
+        """An empty listing where a current listing above shows that there is no such directory: a new one costs no
+        request.
+        """
         while directory != ROOT:
             above = self.fresh(parent_of(directory))
             if above is not None:
@@ -120,7 +124,8 @@ class Listings:
     async def _fetch(self, directory: RemotePath, request: _Request) -> Listing:
         try:
             found = await self._remote.listing(directory)
-        except Unreachable:
+        except (Unreachable, trio.Cancelled):
+            # Cancelled by the deadline of the system call: silence, as far as anybody can tell.
             self._connection.suspect()
             raise
         self._connection.contacted()
@@ -206,7 +211,8 @@ class Listings:
             directory, listing = parent_of(directory), above
 
     def outdated(self, path: RemotePath, *, gone: bool = True) -> list[RemotePath]:
-        """Something changed at ``path`` elsewhere: its directory, and those whose names may have come or gone with it, are asked again.
+        """Something changed at ``path`` elsewhere: its directory, and those whose names may have come or gone with it,
+        are asked again.
 
         Returns ``path`` and the directories above it that may have come or, with ``gone``, vanished with it.
         """

@@ -71,14 +71,15 @@ class Overlay:
         return name not in listing.entries and any(fnmatchcase(name, pattern) for pattern in self._config.litter)
 
     def _merge(
-        self, path: RemotePath, record: Record | None, node: LocalNode | None, entry: Entry | None, *, implied: bool | None = None
+        self, path: RemotePath, record: Record | None, node: LocalNode | None, entry: Entry | None, *,
+        implied: bool | None = None,
     ) -> Shown | None:  # fmt: skip
         if node is not None and node.kind is Kind.DIRECTORY:
             return self._directory(node, entry)
         if node is not None and node.kind is Kind.FILE and node.body is not None:
             return self._file(node, size=node.body.size, mtime=node.mtime or 0.0, content=Unsent(node.body), local=True)
         if record is not None:
-            return self._by_op(path, record, node, entry)
+            return self._by_op(path, record, node)
         if entry is not None and entry.kind is Kind.DIRECTORY:
             return self._directory(node, entry)
         if entry is not None and entry.revision is not None:
@@ -90,7 +91,7 @@ class Overlay:
             return self._directory(node, None)
         return None
 
-    def _by_op(self, path: RemotePath, record: Record, node: LocalNode | None, entry: Entry | None) -> Shown | None:
+    def _by_op(self, path: RemotePath, record: Record, node: LocalNode | None) -> Shown | None:
         op = record.op
         if op.kind in (OpKind.DELETE, OpKind.RMDIR) or op.target != path:
             return self._directory(node, None) if self._ledger.implies_directory(path) else None
@@ -99,13 +100,13 @@ class Overlay:
             return self._file(
                 node, size=op.body.size, mtime=mtime, content=Unsent(op.body), base=op.target_base, op_id=op.op_id
             )
-        moved = op.target if op.step else op.path
-        base = op.target_base if op.step else op.base
+        moved, base = self._ledger.origin(op)
         source = self._listings.entry(moved)
         known = source if source is not None and source.revision == base.revision else None
         return self._file(
             node, size=None if known is None else known.size, mtime=mtime if known is None else _mtime(node, known),
-            content=AtRemote(moved, base.revision) if base.revision is not None else None, base=op.target_base, op_id=op.op_id,
+            content=AtRemote(moved, base.revision) if base.revision is not None else None, base=op.target_base,
+            op_id=op.op_id,
         )  # fmt: skip
 
     def _file(

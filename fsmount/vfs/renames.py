@@ -1,4 +1,5 @@
-"""Names that are taken away or given anew: what becomes of the journal, the nodes and the files that stay on this mount.
+"""Names that are taken away or given anew: what becomes of the journal, the nodes and the files that stay on this
+mount.
 
 Invariant: every change is one synchronous stretch over journal, nodes and listings; bytes that it needs from the remote
 are brought here before. Litter never becomes an op by itself, and leaves this mount only under another name.
@@ -15,7 +16,8 @@ from fsmount.config import Config
 from fsmount.errors import FileError
 from fsmount.model import ABSENT, Base, Body, Kind, LocalNode, RemotePath, content_type_of, is_below, join, parent_of
 from fsmount.ports import Clock, Spool
-from fsmount.vfs.files import Files, copy
+from fsmount.vfs.copying import copy
+from fsmount.vfs.files import Files
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import AtRemote, Unsent
@@ -23,7 +25,7 @@ from fsmount.vfs.tree import Tree
 
 
 class Renames:
-    """The part of the verbs on names that takes one away; ``Filesystem`` has looked up the nodes and checked the names."""
+    """The verbs on names, once ``Filesystem`` has looked up the nodes and checked what may be done."""
 
     def __init__(self, config: Config, ledger: Ledger, spool: Spool, clock: Clock, tree: Tree, files: Files) -> None:
         self._config = config
@@ -48,7 +50,9 @@ class Renames:
         self._tree.inodes.detach(node)
 
     def keep_directory(self, path: RemotePath) -> None:
-        """A directory stays when its last file goes, although the remote forgets it: a program removes it when it wants to."""
+        """A directory stays when its last file goes, although the remote forgets it: a program removes it when it wants
+        to.
+        """
         node = self._ledger.node(path)
         if path != self._config.remote.root and (node is None or node.kind is None):
             self._ledger.keep(replace(node or LocalNode(path=path), kind=Kind.DIRECTORY))
@@ -63,7 +67,11 @@ class Renames:
             raise FileError(errno.ENOTDIR, name)
         if target is not None and await self._tree.children(target):
             raise FileError(errno.ENOTEMPTY, name)
-        if await self._tree.children(node) or self._tree.listings.entry(old) is not None:
+        if (
+            await self._tree.children(node)
+            or self._tree.listings.entry(old) is not None
+            or self._ledger.shown_below(old)
+        ):
             raise FileError(errno.EXDEV, f"{old} holds files: they are copied and removed one by one")
         kept = self._ledger.node(old) or LocalNode(path=old)
         self._ledger.forget(old)
@@ -94,7 +102,9 @@ class Renames:
         return node.draft.local if node.draft is not None else node.shown is not None and node.shown.local
 
     def _replace(self, target: Node | None) -> Base:
-        """The target's name is taken over: its handles keep their bytes. Returns what the remote is known to hold there."""
+        """The target's name is taken over: its handles keep their bytes. Returns what the remote is known to hold
+        there.
+        """
         if target is None:
             return ABSENT
         base = target.shown.base if target.shown is not None else ABSENT
@@ -128,7 +138,9 @@ class Renames:
             self._tree.show(node, shown if shown.size is not None else replace(shown, size=size))
 
     async def _to_litter(self, node: Node, target: Node | None, parent: Node, name: str) -> None:
-        """A file becomes an editor's backup: its bytes come here first, and the delete of the old name waits for a new file there."""
+        """A file becomes an editor's backup: its bytes come here first, and the delete of the old name waits for a new
+        file there.
+        """
         await self._files.journal(node)
         body = await self._bring(node)
         old, new = self._tree.path(node), join(self._tree.path(parent), name)
@@ -141,6 +153,7 @@ class Renames:
             LocalNode(path=new, kind=Kind.FILE, mode=kept.mode, uid=kept.uid, gid=kept.gid, mtime=mtime, body=body)
         )
         self._tree.inodes.adopt(node, parent, name)
+        self._files.keep_here(node)
         if shown is not None:
             self._tree.show(
                 node, replace(shown, content=Unsent(body), base=ABSENT, local=True, op_id=None, size=body.size)
@@ -193,7 +206,8 @@ class Renames:
             self._ledger.keep(LocalNode(path=new, mode=kept.mode, uid=kept.uid, gid=kept.gid, mtime=mtime))
         if body is not None and not (draft is not None and draft.dirty):
             self._ledger.put(
-                None if draft is None else draft.draft.draft_id, new, base, body, content_type=content_type_of(new), mtime=mtime,
+                None if draft is None else draft.draft.draft_id, new, base, body, content_type=content_type_of(new),
+                mtime=mtime,
                 still_open=draft is not None,
             )  # fmt: skip
             if draft is not None:

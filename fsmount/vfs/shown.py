@@ -24,7 +24,8 @@ Content = Unsent | AtRemote
 
 
 class Shown(Struct, frozen=True, kw_only=True):
-    """One name as a program sees it. ``size`` is None while it is not known exactly; ``content`` is None for directories.
+    """One name as a program sees it. ``size`` is None while it is not known exactly; ``content`` is None for
+    directories.
 
     ``base`` is what the remote is known to hold there; ``op_id`` the unsettled op that decides, ``local`` whether the
     file lives on this mount only.

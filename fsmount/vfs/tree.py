@@ -86,7 +86,9 @@ class Tree:
         return self.bind(parent, name, shown)
 
     async def vacant(self, parent: Node, name: str) -> Node | None:
-        """As ``find``, for a name that is to be given to something; also raises FileError EILSEQ where no remote can store it."""
+        """As ``find``, for a name that is to be given to something; also raises FileError EILSEQ where no remote can
+        store it.
+        """
         found = await self.find(parent, name)
         if not self.listings.storable(name):
             raise FileError(errno.EILSEQ, f"the remote cannot store the name {name!r}")
@@ -164,7 +166,9 @@ class Tree:
         return self.overlay.look(path, name, self.listings.held(path) or listing)
 
     async def measure(self, children: list[tuple[str, Shown]]) -> None:
-        """Fetches the sizes that no listing tells, 8 at once, so that ``quick_attr`` knows them; what fails stays unknown."""
+        """Fetches the sizes that no listing tells, 8 at once, so that ``quick_attr`` knows them; what fails stays
+        unknown.
+        """
         limit = trio.CapacityLimiter(8)
 
         async def one(content: AtRemote) -> None:
@@ -185,9 +189,11 @@ class Tree:
     # attributes
 
     async def refresh(self, node: Node) -> None:
-        """Looks at the node's name again. A checkpoint where the remote must be asked; an unreachable remote changes nothing.
+        """Looks at the node's name again. A checkpoint where the remote must be asked; an unreachable remote changes
+        nothing.
 
-        Raises FileError ESTALE where nothing of the kind stands there any more, on which the kernel looks the name up anew.
+        Raises FileError ESTALE where nothing of the kind stands there any more, on which the kernel looks the name up
+        anew.
         """
         if node.parent is None or not _stands_for_the_remote(node):
             return
@@ -244,7 +250,8 @@ class Tree:
         elif node.orphan is not None:
             size = node.orphan.size
         return Attr(
-            ino=node.ino, kind=node.kind, size=size, mode=shown.mode, uid=shown.uid, gid=shown.gid, mtime=mtime, ctime=mtime,
+            ino=node.ino, kind=node.kind, size=size, mode=shown.mode, uid=shown.uid, gid=shown.gid, mtime=mtime,
+            ctime=mtime,
             nlink=0 if node.detached else 2 if node.kind is Kind.DIRECTORY else 1,
         )  # fmt: skip
 
@@ -265,7 +272,9 @@ class Tree:
     # what the uploader reports
 
     def delivered(self, path: RemotePath, entry: Entry | None, op_id: OpId) -> None:
-        """The remote holds ``entry`` at ``path`` now, by our own op; a node that showed what the op brings shows that revision."""
+        """The remote holds ``entry`` at ``path`` now, by our own op; a node that showed what the op brings shows that
+        revision.
+        """
         self.listings.learn(path, entry)
         node = self.inodes.find(path)
         if node is None or entry is None or node.shown is None or entry.revision is None:

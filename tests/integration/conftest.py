@@ -12,6 +12,7 @@ from tests.support.server import serving
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    """One server and one mount for the whole run."""
     folder = tmp_path_factory.mktemp("tools")
     with serving(folder / "relay") as server, Bench(folder, server) as mounted:
         yield mounted
@@ -20,9 +21,8 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
 @pytest.fixture
 def bench(shared: Bench, request: pytest.FixtureRequest) -> Bench:
     """The shared mount, in a directory of the test's own."""
-    shared.here = request.node.name.replace("[", "-").replace("]", "")
+    shared.work_in(request.node.name.replace("[", "-").replace("]", ""))
     shared.environment |= {
-        "HERE": f"{shared.point}/{shared.here}",
         "HOME": str(shared.folder),
         "GIT_CONFIG_NOSYSTEM": "1",
         "GIT_AUTHOR_NAME": "a", "GIT_AUTHOR_EMAIL": "a@example.com",

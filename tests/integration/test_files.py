@@ -36,7 +36,8 @@ def arrives(place: Place, name: str, content: str | bytes) -> None:
 
 def test_what_is_written_arrives(place: Place) -> None:
     place.sh(
-        "printf 'héllo\\n' > text; printf '\\0\\377\\1' > binary; : > empty; head -c 700K /dev/urandom > large; sha256sum large"
+        "printf 'héllo\\n' > text; printf '\\0\\377\\1' > binary; : > empty; "
+        "head -c 700K /dev/urandom > large; sha256sum large"
     )
     assert place.out("cat text; stat -c %s text binary empty large") == "héllo\n7\n3\n0\n716800\n"
     arrives(place, "text", "héllo\n")
@@ -80,7 +81,8 @@ def test_a_file_that_stays_open_is_sent_again_and_again(quick: Mount) -> None:
     """Each time from the revision that our own last request made."""
     quick.sh(
         "exec 3<>$MOUNT/d/log; for n in 1 2 3; do echo $n >&3; sync $MOUNT/d/log; "
-        'for t in $(seq 100); do [ -z "$(ls $MOUNT/.relay/pending $MOUNT/.relay/dead-letter | grep op_)" ] && break; sleep 0.05; done; done'
+        'for t in $(seq 100); do [ -z "$(ls $MOUNT/.relay/pending $MOUNT/.relay/dead-letter | grep op_)" ] && '
+        "break; sleep 0.05; done; done"
     )
     quick.delivered()
     assert quick.server.get("/d/log") == b"1\n2\n3\n"
@@ -153,7 +155,7 @@ def test_mapped_memory(resting: Place) -> None:
     )
     assert said == "b'aXYZa'\na! 10000\n"
     assert resting.queued() == ["put f"]
-    (op,) = (op for op in resting.mount.ops("pending") if op["path"] == f"{resting.path}/f")
+    (op,) = resting.pending()
     body = resting.mount.out(f"cat $MOUNT/.relay/content/{op['opId']}")
     assert (body[5000:5003], body[-1], len(body)) == ("XYZ", "!", 10_000)
 
@@ -233,14 +235,16 @@ def test_a_new_file_belongs_to_its_maker(tmp_path: Path, relay_server: RelayServ
             if folder != Path("/tmp"):
                 folder.chmod(0o755)
         mount.sh(
-            "setpriv --reuid 1234 --regid 5678 --clear-groups sh -c 'cd / && echo x > $MOUNT/theirs && mkdir $MOUNT/folder'"
+            "setpriv --reuid 1234 --regid 5678 --clear-groups "
+            "sh -c 'cd / && echo x > $MOUNT/theirs && mkdir $MOUNT/folder'"
         )
         assert mount.out("stat -c %u:%g $MOUNT/theirs $MOUNT/folder") == "1234:5678\n1234:5678\n"
 
 
 def test_attributes_outlive_the_mount(quick: Mount) -> None:
     quick.sh(
-        "cd $MOUNT/d; chmod 600 a.txt; chown 12:34 b.txt; touch -d '2002-02-02 UTC' a.txt; mkdir -m 710 e; echo x > new; chmod 755 new"
+        "cd $MOUNT/d; chmod 600 a.txt; chown 12:34 b.txt; touch -d '2002-02-02 UTC' a.txt; mkdir -m 710 e; "
+        "echo x > new; chmod 755 new"
     )
     wanted = "600 0:0 1012608000\n644 12:34\n710\n755\n"
     look = "cd $MOUNT/d; stat -c '%a %u:%g %Y' a.txt; stat -c '%a %u:%g' b.txt; stat -c %a e new"
@@ -270,7 +274,7 @@ def test_fsync_means_the_journal_has_it(resting: Place) -> None:
         assert writer.stdout is not None
         assert writer.stdout.readline() == "synced\n"
         assert resting.queued() == ["put f"]
-        (op,) = (op for op in resting.mount.ops("pending") if op["path"].startswith(resting.path))
+        (op,) = resting.pending()
         assert op["size"] == 12
         assert resting.mount.out(f"cat $MOUNT/.relay/content/{op['opId']}") == "first second"
         writer.communicate("end\n", timeout=15)
@@ -366,7 +370,8 @@ def test_without_the_remote_files_are_still_made(quick: Mount) -> None:
     quick.sh("ls $MOUNT/d; cat $MOUNT/d/a.txt")
     quick.server.stop()
     quick.sh(
-        "cd $MOUNT/d; echo more >> a.txt; echo whole > b.txt; echo new > new; mkdir e; echo x > e/f; mv new newer; ls -l"
+        "cd $MOUNT/d; echo more >> a.txt; echo whole > b.txt; echo new > new; mkdir e; "
+        "echo x > e/f; mv new newer; ls -l"
     )
     assert (
         quick.out("cd $MOUNT/d; cat a.txt b.txt newer e/f; ls") == "aaa\nmore\nwhole\nnew\nx\na.txt\nb.txt\ne\nnewer\n"

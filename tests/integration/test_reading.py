@@ -32,7 +32,7 @@ def quick(tmp_path: Path, relay_server: RelayServer) -> Iterator[Mount]:
 
 
 def test_the_bytes_are_those_of_the_remote(place: Place) -> None:
-    contents = {"text": "one\ntwo\n".encode(), "umlaut": "ä\n".encode(), "binary": BINARY, "empty": b"", "large": LARGE}
+    contents = {"text": b"one\ntwo\n", "umlaut": "ä\n".encode(), "binary": BINARY, "empty": b"", "large": LARGE}
     for name, content in contents.items():
         place.put(name, content)
         (place.mount.folder / f"{place.path[1:]}-{name}").write_bytes(content)
@@ -195,9 +195,11 @@ def test_many_readers_writers_and_changes_at_once(place: Place) -> None:
     """Nothing hangs: the kernel's locks, its invalidations and the daemon's loop do not wait for each other."""
     place.server.put_many({f"{place.path}/{n}": "0" * 5000 for n in range(20)})
     load = (
-        "for w in 1 2 3; do (end=$((SECONDS+4)); while [ $SECONDS -lt $end ]; do cat * >/dev/null 2>&1; ls -l >/dev/null; done)& done;"
+        "for w in 1 2 3; do (end=$((SECONDS+4)); while [ $SECONDS -lt $end ]; do "
+        "cat * >/dev/null 2>&1; ls -l >/dev/null; done)& done;"
         "for w in 1 2; do (end=$((SECONDS+4)); while [ $SECONDS -lt $end ]; do for n in 1 2 3; do "
-        "head -c 9000 /dev/zero > own-$w-$n && cat own-$w-$n >/dev/null && mv own-$w-$n own-$w-$n.2 && rm own-$w-$n.2 || exit 1;"
+        "head -c 9000 /dev/zero > own-$w-$n && cat own-$w-$n >/dev/null && "
+        "mv own-$w-$n own-$w-$n.2 && rm own-$w-$n.2 || exit 1;"
         " done; done; echo fine)& done; wait"
     )
     with place.start(load) as programs:
@@ -248,7 +250,8 @@ def test_a_silent_remote_costs_one_deadline_and_nobody_else(quick: Mount) -> Non
     began = time.monotonic()
     done = quick.sh(
         "(cat $MOUNT/d/a.txt; echo $? $EPOCHREALTIME) & "
-        "cat $MOUNT/d/b.txt $MOUNT/e/c.txt && ls $MOUNT/d && cat $MOUNT/.relay/status >/dev/null && echo others $EPOCHREALTIME; wait"
+        "cat $MOUNT/d/b.txt $MOUNT/e/c.txt && ls $MOUNT/d && cat $MOUNT/.relay/status >/dev/null && "
+        "echo others $EPOCHREALTIME; wait"
     )
     assert time.monotonic() - began < 3.5
     assert "Connection timed out" in done.stderr

@@ -190,9 +190,17 @@ EDITS = {
 }
 
 
+@pytest.fixture(scope="module")
+def unedited(shared: Bench) -> None:
+    """A file on the server for each of the programs."""
+    for program in EDITS:
+        shared.server.put(f"/edited/{program}/f", "one\ntwo\nthree\n")
+
+
+@pytest.mark.usefixtures("unedited")
 @pytest.mark.parametrize("program", EDITS)
 def test_a_file_is_edited_in_place(bench: Bench, program: str) -> None:
-    bench.server.put(f"/{bench.here}/f", "one\ntwo\nthree\n")
+    bench.work_in(f"edited/{program}")
     (bench.folder / "wanted").write_text("one\n2\nthree\n")
     (bench.folder / "fix.patch").write_text("--- f\n+++ f\n@@ -1,3 +1,3 @@\n one\n-two\n+2\n three\n")
     bench.see("f")
@@ -325,3 +333,17 @@ def test_make_and_zip(bench: Bench) -> None:
     served = bench.served()
     assert (served["u/in"], served["u/out"]) == (b"3\n", b"2\n")
     assert not [name for name in served if name.startswith("zi")]
+
+
+def test_a_tree_that_is_being_sent_is_removed(bench: Bench) -> None:
+    archive(bench.folder, 150)
+    bench.server.rules(f"POST /{bench.here}/** delay=0.5s\nPUT /{bench.here}/** delay=0.5s\n")
+    bench.run("tar xf ~/in.tar")
+    until(lambda: bench.status()["queue"]["sending"] > 0, "some of it is being sent")
+    bench.run("rm -r top; test ! -e top")
+    assert bench.run("ls -A") == ""
+    until(lambda: bench.status()["queue"]["sending"] == 0, "it was sent")
+    assert bench.run("ls -A") == "", "what arrived meanwhile is not seen again"
+    bench.server.rules("")
+    assert bench.served() == {}
+    assert bench.run("ls -A") == ""

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.mount import Mount, until
+from tests.support.bench import Bench
+from tests.support.mount import until
 
 pytestmark = pytest.mark.mount
 
@@ -19,74 +20,61 @@ CAREFUL = "set backupskip= writebackup"
 """vim keeps no backup below /tmp unless it is told to."""
 
 
-def vim(mount: Mount, file: str, *commands: str, backupcopy: str = "auto") -> None:
+def vim(bench: Bench, file: str, *commands: str, backupcopy: str = "auto") -> None:
     """Edits a file of the mount without a screen."""
-    script = mount.folder / "script.vim"
+    script = bench.folder / "script.vim"
     script.write_text("\n".join((CAREFUL, f"set nocompatible backupcopy={backupcopy}", *commands)) + "\n")
-    mount.sh(f"cd $MOUNT && vim -u NONE -i NONE -es -S {script} {shlex.quote(file)}")
-
-
-def changes(mount: Mount, since: str) -> list[tuple[str, str]]:
-    """What happened on the server after an event: type and path of each file event."""
-    return [(event.type, event.path) for event in mount.server.events(since) if event.type.startswith("file.")]
-
-
-def last_event(mount: Mount) -> str:
-    events = mount.server.events()
-    return events[-1].event_id if events else ""
+    bench.run(f"vim -u NONE -i NONE -es -S {script} {shlex.quote(file)}")
 
 
 @pytest.mark.parametrize("backup", ["nobackup", "backup"])
 @pytest.mark.parametrize("backupcopy", ["yes", "no", "auto"])
-def test_a_saved_file_is_one_update(mount: Mount, backupcopy: str, backup: str) -> None:
-    mount.server.put("/notes/plan.md", "first\nsecond\n")
-    until(lambda: "plan.md" in mount.out("ls $MOUNT/notes 2>/dev/null || true"), "the file is seen")
-    since = last_event(mount)
-    vim(mount, "notes/plan.md", f"set {backup}", "%s/second/changed/", "wq", backupcopy=backupcopy)
-    vim(mount, "notes/new.md", f"set {backup}", "normal ohello", "wq", backupcopy=backupcopy)
-    mount.delivered()
-    assert mount.server.get("/notes/plan.md") == b"first\nchanged\n"
-    assert mount.server.get("/notes/new.md") == b"\nhello\n"
-    # The backup waits for ten seconds to be the only name of the file; nothing of that may come late.
-    assert mount.ops("pending") == []
-    assert sorted(changes(mount, since)) == [("file.created", "/notes/new.md"), ("file.updated", "/notes/plan.md")]
-    names = set(mount.out("ls -A $MOUNT/notes").split())
+def test_a_saved_file_is_one_update(bench: Bench, backupcopy: str, backup: str) -> None:
+    bench.server.put(f"/{bench.here}/plan.md", "first\nsecond\n")
+    bench.see("plan.md")
+    since = bench.now()
+    vim(bench, "plan.md", f"set {backup}", "%s/second/changed/", "wq", backupcopy=backupcopy)
+    vim(bench, "new.md", f"set {backup}", "normal ohello", "wq", backupcopy=backupcopy)
+    assert bench.served() == {"plan.md": b"first\nchanged\n", "new.md": b"\nhello\n"}
+    # The delete of a name that became a backup waits for ten seconds; nothing of that may come late.
+    assert bench.ops("pending") == []
+    assert bench.written(since) == {"created new.md": 1, "updated plan.md": 1}
+    names = set(bench.run("ls -A").split())
     assert names == {"plan.md", "new.md"} | ({"plan.md~"} if backup == "backup" else set())
 
 
 @pytest.mark.parametrize("backupcopy", ["yes", "no"])
-def test_saving_again_and_again_while_it_is_open(mount: Mount, backupcopy: str) -> None:
-    mount.server.put("/plan.md", "0\n")
-    until(lambda: "plan.md" in mount.out("ls $MOUNT"), "the file is seen")
-    since = last_event(mount)
+def test_saving_again_and_again_while_it_is_open(bench: Bench, backupcopy: str) -> None:
+    bench.server.put(f"/{bench.here}/plan.md", "0\n")
+    bench.see("plan.md")
+    since = bench.now()
     saves = [step for number in range(1, 6) for step in (f"%s/.*/{number}/", "w")]
-    vim(mount, "plan.md", *saves, "q", backupcopy=backupcopy)
-    mount.delivered()
-    assert mount.server.get("/plan.md") == b"5\n"
-    assert changes(mount, since) == [("file.updated", "/plan.md")], "a burst of saves is one update"
-    assert mount.out("ls -A $MOUNT").split() == [".relay", "plan.md"]
+    vim(bench, "plan.md", *saves, "q", backupcopy=backupcopy)
+    assert bench.served() == {"plan.md": b"5\n"}
+    assert bench.written(since) == {"updated plan.md": 1}, "a burst of saves is one update"
+    assert bench.run("ls -A") == "plan.md\n"
 
 
-def test_a_refused_save_is_mended_with_vim(mount: Mount) -> None:
-    mount.server.put("/plan.md", "0\n")
-    until(lambda: "plan.md" in mount.out("ls $MOUNT"), "the file is seen")
-    mount.server.rules('PUT /plan.md 422 {"code":"schema_violation","message":"title is required"} times=1\n')
-    vim(mount, "plan.md", "%s/0/bad/", "wq", backupcopy="no")
-    assert mount.dead_letter()["reason"] == "rejected"
-    assert mount.out("cat $MOUNT/plan.md") == "bad\n", "the user's bytes stay"
-    vim(mount, "plan.md", "%s/bad/good/", "wq", backupcopy="no")
-    mount.delivered()
-    assert mount.server.get("/plan.md") == b"good\n"
-    assert mount.ops("dead-letter") == []
+def test_a_refused_save_is_mended_with_vim(bench: Bench) -> None:
+    bench.server.put(f"/{bench.here}/plan.md", "0\n")
+    bench.see("plan.md")
+    bench.server.rules('PUT /*/plan.md 422 {"code":"schema_violation","message":"title is required"} times=1\n')
+    vim(bench, "plan.md", "%s/0/bad/", "wq", backupcopy="no")
+    assert bench.dead_letter()["reason"] == "rejected"
+    assert bench.run("cat plan.md") == "bad\n", "the user's bytes stay"
+    vim(bench, "plan.md", "%s/bad/good/", "wq", backupcopy="no")
+    assert bench.served() == {"plan.md": b"good\n"}
+    assert bench.ops("dead-letter") == []
 
 
 class Screen:
     """vim on a terminal of its own, typed into."""
 
-    def __init__(self, mount: Mount, name: str) -> None:
-        self._mount = mount
-        self._tmux = ["tmux", "-f", "/dev/null", "-S", str(mount.folder / "tmux")]
-        command = f"cd {mount.point} && exec vim -u NONE -i NONE -N -c '{CAREFUL} updatecount=4 backupcopy=no' {name}"
+    def __init__(self, bench: Bench, name: str) -> None:
+        self._bench = bench
+        self._tmux = ["tmux", "-f", "/dev/null", "-S", str(bench.folder / "tmux")]
+        options = f"{CAREFUL} updatecount=4 backupcopy=no"
+        command = f"cd {bench.point}/{bench.here} && exec vim -u NONE -i NONE -N -c '{options}' {name}"
         self._run("new-session", "-d", "-x", "80", "-y", "24", command)
 
     def _run(self, *arguments: str) -> str:
@@ -96,7 +84,7 @@ class Screen:
             text=True,
             timeout=10,
             check=False,
-            env=self._mount.environment,
+            env=self._bench.environment,
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -121,50 +109,48 @@ class Screen:
 
 
 @pytest.fixture
-def screen(mount: Mount) -> Iterator[Screen]:
+def screen(bench: Bench) -> Iterator[Screen]:
     """vim with `letter.txt` of the server open."""
-    mount.server.put("/letter.txt", "dear reader\n")
-    until(lambda: "letter.txt" in mount.out("ls $MOUNT"), "the file is seen")
-    opened = Screen(mount, "letter.txt")
+    bench.server.put(f"/{bench.here}/letter.txt", "dear reader\n")
+    bench.see("letter.txt")
+    opened = Screen(bench, "letter.txt")
     yield opened
     opened.end()
 
 
-def test_typed_into_the_swap_file_stays_here(mount: Mount, screen: Screen) -> None:
-    since = last_event(mount)
+def test_typed_into_the_swap_file_stays_here(bench: Bench, screen: Screen) -> None:
+    since = bench.now()
     screen.shows("dear reader")
     screen.type("o", "it is late", "Escape")
     screen.shows("it is late")
-    until(lambda: ".letter.txt.swp" in mount.out("ls -A $MOUNT"), "the swap file is there")
+    until(lambda: ".letter.txt.swp" in bench.run("ls -A"), "the swap file is there")
     screen.type(":w", "Enter")
     screen.shows("written")
-    until(lambda: mount.server.get("/letter.txt") == b"dear reader\nit is late\n", "the save is on the server")
+    path = f"/{bench.here}/letter.txt"
+    until(lambda: bench.server.get(path) == b"dear reader\nit is late\n", "the save is on the server")
     screen.type("o", "and cold", "Escape", ":wq", "Enter")
-    until(lambda: ".letter.txt.swp" not in mount.out("ls -A $MOUNT"), "vim has left")
-    mount.delivered()
-    assert mount.server.get("/letter.txt") == b"dear reader\nit is late\nand cold\n"
-    assert changes(mount, since) == [("file.updated", "/letter.txt")] * 2
-    assert mount.out("ls -A $MOUNT").split() == [".relay", "letter.txt"]
+    until(lambda: ".letter.txt.swp" not in bench.run("ls -A"), "vim has left")
+    assert bench.served() == {"letter.txt": b"dear reader\nit is late\nand cold\n"}
+    assert bench.written(since) == {"updated letter.txt": 2}
+    assert bench.run("ls -A") == "letter.txt\n"
 
 
-def test_what_a_crash_of_vim_leaves_outlives_the_mount(mount: Mount, screen: Screen) -> None:
-    since = last_event(mount)
+def test_what_a_crash_of_vim_leaves_outlives_the_mount(bench: Bench, screen: Screen) -> None:
+    since = bench.now()
     screen.shows("dear reader")
     screen.type("o", "never saved", "Escape", ":preserve", "Enter")
     screen.shows("preserved")
     screen.crash()
-    assert mount.out("ls -A $MOUNT").split() == [".letter.txt.swp", ".relay", "letter.txt"]
-    swap = mount.out("md5sum < $MOUNT/.letter.txt.swp")
-    mount.umount()
-    mount.start()
-    assert mount.out("ls -A $MOUNT").split() == [".letter.txt.swp", ".relay", "letter.txt"]
-    assert mount.out("md5sum < $MOUNT/.letter.txt.swp") == swap
-    assert changes(mount, since) == []
-    # -es does not ask; vim ends with 1 because recovering gives messages.
-    mount.sh("cd $MOUNT && vim -u NONE -i NONE -N -es -r letter.txt -c 'w! recovered.txt' -c 'q!'", check=False)
-    mount.delivered()
-    assert mount.server.get("/recovered.txt") == b"dear reader\nnever saved\n"
-    assert mount.server.get("/letter.txt") == b"dear reader\n"
-    mount.sh("rm $MOUNT/.letter.txt.swp")
-    mount.delivered()
-    assert changes(mount, since) == [("file.created", "/recovered.txt")]
+    assert bench.run("ls -A") == ".letter.txt.swp\nletter.txt\n"
+    swap = bench.run("md5sum < .letter.txt.swp")
+    assert bench.umount().returncode == 0
+    bench.start()
+    assert bench.run("ls -A") == ".letter.txt.swp\nletter.txt\n"
+    assert bench.run("md5sum < .letter.txt.swp") == swap
+    assert bench.written(since) == {}
+    # vim ends with 1 here, because recovering gives messages.
+    bench.sh("cd $HERE && vim -u NONE -i NONE -N -es -r letter.txt -c 'w! recovered.txt' -c 'q!'", check=False)
+    assert bench.served() == {"letter.txt": b"dear reader\n", "recovered.txt": b"dear reader\nnever saved\n"}
+    bench.run("rm .letter.txt.swp")
+    bench.delivered()
+    assert bench.written(since) == {"created recovered.txt": 1}

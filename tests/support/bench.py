@@ -12,6 +12,11 @@ class Bench(Mount):
 
     here = ""
 
+    def work_in(self, directory: str) -> None:
+        """``directory`` is the test's own from now on; whether it is there is the caller's business."""
+        self.here = directory
+        self.environment["HERE"] = f"{self.point}/{directory}"
+
     def run(self, script: str, *, timeout: float = 30.0) -> str:
         """Runs shell commands in the test's directory; any that fails, or says anything on stderr, fails the test."""
         done = self.sh(f"set -e -o pipefail; cd $HERE\n{script}", timeout=timeout)

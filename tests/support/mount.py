@@ -59,7 +59,8 @@ class Mount:
     def start(self, *more: str) -> str:
         """Mounts; what the command printed."""
         done = self.fsmount(
-            "mount", self.remote, str(self.point), "--state-dir", str(self.state), "--cache-dir", str(self.folder / "cache"),
+            "mount", self.remote, str(self.point), "--state-dir", str(self.state),
+            "--cache-dir", str(self.folder / "cache"),
             "--token-file", str(self.server.token_file), *self.options, *more,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
@@ -99,13 +100,16 @@ class Mount:
     def sh(
         self, command: str, *, check: bool = True, timeout: float = DEADLINE, **more: Any
     ) -> subprocess.CompletedProcess[str]:
-        """A shell command in the mount's parent, `$MOUNT` being the mount point; fails the test unless it ends with 0."""
+        """A shell command beside the mount, `$MOUNT` being the mount point; fails the test unless it ends with 0."""
         done = subprocess.run(
             ["timeout", "-s", "KILL", str(timeout), "bash", "-c", command],
-            capture_output=True, text=True, check=False, cwd=self.folder, env=self.environment, stdin=subprocess.DEVNULL, **more,
+            capture_output=True, text=True, check=False, cwd=self.folder, env=self.environment,
+            stdin=subprocess.DEVNULL, **more,
         )  # fmt: skip
         if check:
-            assert done.returncode == 0, f"{command!r} ended with {done.returncode}\n{done.stdout}{done.stderr}{self.log()[-4000:]}"
+            assert done.returncode == 0, (
+                f"{command!r} ended with {done.returncode}\n{done.stdout}{done.stderr}{self.log()[-4000:]}"
+            )
         return done
 
     def out(self, command: str) -> str:

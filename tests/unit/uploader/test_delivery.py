@@ -100,6 +100,7 @@ async def test_a_crowd_is_claimed_late_and_a_single_save_at_once(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
 ) -> None:
     """As slowly as files may come on a small machine: few requests, and those that wait can still be changed."""
+    autojump_clock.autojump_threshold = 0
     nursery.start_soon(rig.run)
     changeable = 0
     for number in range(150):
@@ -127,6 +128,7 @@ async def test_a_backlog_does_not_wait_for_more(
 async def test_draining_does_not_wait_for_a_crowd(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
 ) -> None:
+    autojump_clock.autojump_threshold = 0
     nursery.start_soon(rig.run)
     for number in range(100):
         rig.save(f"/many/{number}", b"x")
