@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.mount import Mount, until
-from tests.support.ops import history, letters, ops, queued
+from tests.support.ops import history, letters, ops, queued, settled
 from tests.support.server import serving
 
 pytestmark = pytest.mark.mount
@@ -28,8 +28,7 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
 def mount(mounted: Mount) -> Iterator[Mount]:
     """The module's mount; what a test leaves dead is given up after it."""
     yield mounted
-    mounted.server.rules("")
-    mounted.sh("cd $MOUNT/.relay && for op in dead-letter/*.json; do mv $op discarded/; done 2>/dev/null; true")
+    settled(mounted)
 
 
 def health(mount: Mount, wanted: str) -> None:

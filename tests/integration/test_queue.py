@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support.mount import Mount, until
-from tests.support.ops import Letter, history, ops, revision
+from tests.support.ops import Letter, history, ops, revision, settled
 from tests.support.server import RelayServer, serving
 
 pytestmark = pytest.mark.mount
@@ -31,8 +31,7 @@ def mounted(tmp_path_factory: pytest.TempPathFactory, server: RelayServer) -> It
 def mount(mounted: Mount) -> Iterator[Mount]:
     """The module's mount; what a test leaves dead is given up after it."""
     yield mounted
-    mounted.server.rules("")
-    mounted.fsmount("writeback", "discard", "--all")
+    settled(mounted)
 
 
 def dead(mount: Mount, path: str) -> Letter:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.mount import FSMOUNT, Mount, until
-from tests.support.ops import letters, ops
+from tests.support.ops import letters, ops, settled
 from tests.support.server import RelayServer, serving
 
 pytestmark = pytest.mark.mount
@@ -41,8 +41,7 @@ def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
 def mount(mounted: Mount) -> Iterator[Mount]:
     """The module's mount; what a test leaves dead is given up after it."""
     yield mounted
-    mounted.server.rules("")
-    mounted.sh("cd $MOUNT/.relay && for op in dead-letter/*.json; do mv $op discarded/; done 2>/dev/null; true")
+    settled(mounted)
 
 
 def failed(mount: Mount) -> tuple[int, int]:

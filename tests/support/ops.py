@@ -46,3 +46,9 @@ def queued(mount: Mount, count: int, seconds: float = 10.0) -> list[Letter]:
 def history(mount: Mount, path: str) -> list[str]:
     """What happened to a file on the server, oldest first: `created`, `updated`, `deleted`."""
     return [event.type.removeprefix("file.") for event in mount.server.events() if event.path == path]
+
+
+def settled(mount: Mount) -> None:
+    """Ends a test on a shared mount: no rule is in force, and what is dead is given up."""
+    mount.server.rules("")
+    mount.sh("cd $MOUNT/.relay && for op in dead-letter/*.json; do mv $op discarded/; done 2>/dev/null; true")
