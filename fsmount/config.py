@@ -18,12 +18,13 @@ from fsmount.model import ROOT, RemotePath
 
 SCHEMES = {"relayfile+http": "http", "relayfile+https": "https"}
 DEFAULT_LITTER = (
-    ".*.sw?", ".*.sw??", "*~", "4913", ".#*", "#*#", ".~lock.*#", ".goutputstream-*", ".nfs*", ".fuse_hidden*", ".DS_Store", "._*",
+    ".*.sw?", ".*.sw??", "*~", "4913", ".#*", "#*#", ".~lock.*#", ".goutputstream-*", ".nfs*", ".fuse_hidden*",
+    ".DS_Store", "._*",
 )  # fmt: skip
 
 
 class RemoteUrl(Struct, frozen=True, kw_only=True):
-    """Where the files are. ``origin`` is the HTTP origin (``http://127.0.0.1:8080``), ``root`` what the mount shows."""
+    """Where the files are. ``origin`` is the HTTP origin (``http://127.0.0.1:8080``), ``root`` what is shown."""
 
     protocol: str
     origin: str
@@ -81,7 +82,7 @@ def mount_name(remote: RemoteUrl) -> str:
 
 
 class Credentials(Struct, frozen=True, kw_only=True):
-    """Where the token comes from; never the token itself. At most one of file and command; else ``environment`` is read."""
+    """Where the token comes from, never the token itself: file or command, else the variable ``environment``."""
 
     token_file: Path | None = None
     token_command: str | None = None

@@ -16,8 +16,9 @@ from collections.abc import Callable
 import trio
 
 from fsmount.errors import Refusal, RemoteError, Unreachable
-from fsmount.ports import Clock, ConnectionState, EventLog, Feed, Remote
-from fsmount.ports import Connection as Shown
+from fsmount.model import Connection as Shown
+from fsmount.model import ConnectionState, Feed
+from fsmount.ports import Clock, EventLog, Remote
 from fsmount.retry import asked_wait, is_asked_about
 
 FIRST_PROBE = 1.0

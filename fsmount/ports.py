@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
-from enum import StrEnum
 from typing import Protocol
 
 from msgspec import Struct
@@ -19,25 +18,32 @@ from fsmount.model import (
     Attempt,
     Base,
     Body,
+    CacheUse,
     Capabilities,
     Change,
     Chunk,
     Claim,
+    Connection,
     Counts,
     Digest,
     DraftId,
     Entry,
     LocalNode,
+    MountIdentity,
     Op,
     OpId,
+    Preconditions,
     Reason,
     Receipt,
     Record,
     RemotePath,
     Revision,
+    SpoolUse,
     State,
     Theirs,
     Totals,
+    Traffic,
+    Transfer,
 )  # fmt: skip
 
 
@@ -199,15 +205,6 @@ class Cache(Protocol):
     def hits(self) -> int: ...
     @property
     def misses(self) -> int: ...
-
-
-class Timing(Struct, frozen=True, kw_only=True):
-    """How long an op settles before it is due; seconds. ``max_settle`` counts from the first close of a burst."""
-
-    settle: float
-    max_settle: float
-    delete_settle: float
-    open_settle: float
 
 
 class Journal(Protocol):
@@ -419,89 +416,6 @@ class EventLog(Protocol):
         path: RemotePath | None = None,
         level: str = "info",
     ) -> None: ...
-
-
-class ConnectionState(StrEnum):
-    """How the remote stands to us. ``limited``: it answers, but asked us to wait. ``unknown``: not asked yet."""
-
-    UNKNOWN = "unknown"
-    ONLINE = "online"
-    LIMITED = "limited"
-    OFFLINE = "offline"
-    AUTH = "auth"
-
-
-class Feed(StrEnum):
-    """How changes made elsewhere are learned."""
-
-    LIVE = "live"
-    POLLING = "polling"
-    NONE = "none"
-
-
-class Preconditions(StrEnum):
-    """Whether the remote refuses a write at an old base, or we can only look before we write."""
-
-    ENFORCED = "enforced"
-    CHECKED = "checked"
-    UNKNOWN = "unknown"
-
-
-class Connection(Struct, frozen=True, kw_only=True, rename="camel"):
-    """The way to the remote, now. Times are UTC epoch seconds."""
-
-    state: ConnectionState = ConnectionState.UNKNOWN
-    feed: Feed = Feed.NONE
-    last_contact_at: float | None = None
-    offline_since: float | None = None
-    next_probe_at: float | None = None
-
-
-class Transfer(Struct, frozen=True, kw_only=True, rename="camel"):
-    """One body that is being sent; bytes."""
-
-    op_id: OpId
-    path: RemotePath
-    bytes_sent: int
-    size: int
-
-
-class Traffic(Struct, frozen=True, kw_only=True):
-    """What this daemon has exchanged with the remote since it started."""
-
-    requests: int = 0
-    bytes_down: int = 0
-    invalidations: int = 0
-    last_event_at: float | None = None
-
-
-class CacheUse(Struct, frozen=True, kw_only=True):
-    """How full the cache is, in bytes, and what it answered since the start; None where nobody has looked."""
-
-    bytes: int | None = None
-    limit: int | None = None
-    hits: int = 0
-    misses: int = 0
-
-
-class SpoolUse(Struct, frozen=True, kw_only=True):
-    """How full the spool is; bytes, None where nobody has looked."""
-
-    bytes: int | None = None
-    limit: int | None = None
-
-
-class MountIdentity(Struct, frozen=True, kw_only=True):
-    """Which mount this is. ``pid`` and ``started_at`` are None when no daemon runs."""
-
-    name: str
-    remote: str
-    workspace: str
-    root: RemotePath
-    mountpoint: str | None
-    version: str
-    pid: int | None = None
-    started_at: float | None = None
 
 
 class Facts(Protocol):

@@ -10,20 +10,24 @@ from enum import StrEnum
 
 from msgspec import Struct
 
-from fsmount.model import Counts, OpId, Reason, Record, RemotePath, State, Totals
-from fsmount.ports import (
+from fsmount.model import (  # fmt: skip
     CacheUse,
-    Clock,
     Connection,
     ConnectionState,
-    Facts,
-    Journal,
+    Counts,
     MountIdentity,
+    OpId,
     Preconditions,
+    Reason,
+    Record,
+    RemotePath,
     SpoolUse,
+    State,
+    Totals,
     Traffic,
     Transfer,
-)  # fmt: skip
+)
+from fsmount.ports import Clock, Facts, Journal
 
 NEWEST_DEAD_LETTERS = 100
 

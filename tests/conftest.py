@@ -4,11 +4,18 @@ import os
 import shutil
 
 import pytest
+from hypothesis import settings
 
 from tests.support.mount import mount
 from tests.support.server import relay_server
 
 __all__ = ["mount", "relay_server"]
+
+
+# A run that is judged tries the same examples every time; by hand, hypothesis looks for new ones.
+settings.register_profile("judged", derandomize=True)
+if os.environ.get("CI"):
+    settings.load_profile("judged")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -7,6 +7,7 @@ the start; at the end the mount goes first, then what it stands on.
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,9 +27,8 @@ from fsmount.fuse import session
 from fsmount.fuse.operations import Operations
 from fsmount.fuse.session import KernelNotifier
 from fsmount.journal import SqliteJournal, open_journal
-from fsmount.model import OpId
-from fsmount.ports import CacheUse, Feed, MountIdentity, Preconditions, SpoolUse, Timing, Traffic, Transfer
-from fsmount.ports import Connection as ConnectionShown
+from fsmount.model import CacheUse, Feed, MountIdentity, OpId, Preconditions, SpoolUse, Timing, Traffic, Transfer
+from fsmount.model import Connection as ConnectionShown
 from fsmount.remote.relayfile import RelayfileRemote
 from fsmount.retry import Policy
 from fsmount.spool import FileSpool
@@ -48,6 +48,7 @@ def run(config: Config, ready: Callable[[], None]) -> int:
 
     Raises FsmountError if it cannot be mounted; a first mount that fails leaves nothing behind.
     """
+    _allow_descriptors()
     state = StateDirectory(config.state_dir).create()
     state.lock(serving=True, drain=config.drain)
     known, cached = state.identity() is not None, config.cache_dir.exists()
@@ -61,6 +62,12 @@ def run(config: Config, ready: Callable[[], None]) -> int:
         raise
     finally:
         state.unlock()
+
+
+def _allow_descriptors() -> None:
+    """Every open file that is being written holds one: as many as the system grants."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _serve(config: Config, state: StateDirectory, ready: Callable[[], None]) -> int:
@@ -188,6 +195,7 @@ class Daemon:
             async with trio.open_nursery() as nursery:
                 for task in (self._stop_on_signal, self._connection.run, self._uploader.run, self._follow_feed):
                     nursery.start_soon(task)
+                nursery.start_soon(self._filesystem.arrivals.run)
                 nursery.start_soon(self._sweep)
                 nursery.start_soon(self._retain)
                 nursery.start_soon(_call_when_serving, ready)

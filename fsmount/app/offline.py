@@ -16,8 +16,7 @@ from fsmount.config import parse_remote
 from fsmount.errors import NotFound
 from fsmount.eventlog import FileEventLog
 from fsmount.journal import SqliteJournal, open_journal
-from fsmount.model import ROOT, OpId, Record, State
-from fsmount.ports import MountIdentity, SpoolUse, Timing
+from fsmount.model import ROOT, MountIdentity, OpId, Record, SpoolUse, State, Timing
 from fsmount.spool import FileSpool
 from fsmount.statedir import StateDirectory
 from fsmount.status import AtRest, Snapshot, snapshot

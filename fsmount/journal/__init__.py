@@ -19,7 +19,8 @@ from fsmount.journal.intents import Intents
 from fsmount.journal.recovery import Recovery
 from fsmount.journal.renames import Renames
 from fsmount.journal.sending import Sending
-from fsmount.ports import Clock, Timing
+from fsmount.model import Timing
+from fsmount.ports import Clock
 
 __all__ = ["SCHEMA_VERSION", "SqliteJournal", "open_journal"]
 

@@ -61,6 +61,8 @@ class Database:
 
     def _configure(self) -> None:
         for pragma in (
+            # The state directory's lock keeps everybody else out; so nothing is locked again at every statement.
+            "locking_mode=EXCLUSIVE",
             "journal_mode=WAL",
             "synchronous=NORMAL",
             "foreign_keys=ON",

@@ -25,10 +25,11 @@ from fsmount.model import (
     Record,
     RemotePath,
     State,
+    Timing,
     ancestors,
     parent_of,
 )  # fmt: skip
-from fsmount.ports import Clock, Timing
+from fsmount.ports import Clock
 
 _INSERT = f"INSERT INTO op ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - fixed names
 

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import shlex
 
-from fsmount.model import OpId
-from fsmount.ports import CacheUse, SpoolUse
+from fsmount.model import CacheUse, OpId, SpoolUse
 from fsmount.render.advice import retry_command
 from fsmount.render.escape import counted, escape, size, span, when
 from fsmount.status import DeadLetter, Health, Snapshot

@@ -10,14 +10,15 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from fsmount.errors import Refusal, RemoteError
-from fsmount.model import Body, Claim, OpId, OpKind, Reason, Receipt
-from fsmount.ports import Transfer
+from fsmount.errors import FileError, Refusal, RemoteError
+from fsmount.model import Body, Claim, OpId, OpKind, Reason, Receipt, Transfer
 from fsmount.retry import GONE, asked_wait, is_asked_about
 from fsmount.uploader.bodies import CorruptBody, Parcel, fetch, parcel, parcel_of, sealed
 from fsmount.uploader.parts import Accepted, Claimed, Parts, Request
 from fsmount.uploader.settling import Settler
 
+STRETCH = 16
+"""Files of a batch that are settled in one transaction."""
 BULK_NOT_FOR_US = frozenset({403, 404, 405, 501})
 """A whole batch refused so: the route is closed to this credential or missing, whatever the files are."""
 BULK_AGAIN = 600.0
@@ -138,13 +139,36 @@ class Sender:
             await self._whole_failed(parcels, requests, error)
             return
         stamp = self._parts.connection.probes
-        for ready, request, outcome in zip(parcels, requests, outcomes, strict=True):
+        answered = list(zip(parcels, requests, outcomes, strict=True))
+        # A batch is settled in many stretches: the filesystem gets its turn between them.
+        for start in range(0, len(answered), STRETCH):
+            stretch = answered[start : start + STRETCH]
+            if not self._settled_together(stretch):
+                await self._settle_each(stretch, stamp)
+            await trio.lowlevel.checkpoint()
+
+    def _settled_together(self, answered: Sequence[tuple[Parcel, Request, Receipt | RemoteError]]) -> bool:
+        """Acknowledges several files in one transaction; False where one was refused or anything went wrong."""
+        done = [
+            (ready.claim, Accepted(receipt=outcome), request)
+            for ready, request, outcome in answered
+            if isinstance(outcome, Receipt)
+        ]
+        if len(done) < len(answered):
+            return False
+        try:
+            self._settler.acknowledge_all(done)
+        except FileError:
+            return False
+        self._parts.connection.contacted()
+        return True
+
+    async def _settle_each(self, answered: Sequence[tuple[Parcel, Request, Receipt | RemoteError]], stamp: int) -> None:
+        for ready, request, outcome in answered:
             try:
                 await self._settle_entry(ready, request, outcome, stamp)
             except Exception as error:  # noqa: BLE001 - one op's trouble is not the batch's
                 await self._settler.surprised(ready.claim, error)
-            # A batch is settled in as many stretches as it has files: the filesystem gets its turn between them.
-            await trio.lowlevel.checkpoint()
 
     async def _settle_entry(self, ready: Parcel, request: Request, outcome: Receipt | RemoteError, stamp: int) -> None:
         if isinstance(outcome, RemoteError):

@@ -7,6 +7,7 @@ same synchronous stretch as the journal. ``retry.decide`` alone says what an out
 from __future__ import annotations
 
 import traceback
+from collections.abc import Sequence
 
 import trio
 
@@ -74,9 +75,21 @@ class Settler:
 
     def acknowledge(self, claim: Claim, accepted: Accepted, request: Request) -> None:
         """The op is done."""
-        op, receipt = claim.op, accepted.receipt
-        superseded = self._parts.journal.acknowledge(claim, receipt, self._attempt(request, None))
-        self._parts.overlay.acknowledged(op, receipt)
+        self.acknowledge_all([(claim, accepted, request)])
+
+    def acknowledge_all(self, done: Sequence[tuple[Claim, Accepted, Request]]) -> None:
+        """These ops are done: one transaction for all. Raises FileError where the journal failed; then none is."""
+        with self._parts.journal.transaction():
+            superseded = [
+                self._parts.journal.acknowledge(claim, accepted.receipt, self._attempt(request, None))
+                for claim, accepted, request in done
+            ]
+        for (claim, accepted, request), older in zip(done, superseded, strict=True):
+            self._acknowledged(claim, accepted, request, older)
+
+    def _acknowledged(self, claim: Claim, accepted: Accepted, request: Request, superseded: Sequence[OpId]) -> None:
+        op = claim.op
+        self._parts.overlay.acknowledged(op, accepted.receipt)
         self.breaker.acknowledged()
         self._rebases.pop(op.op_id, None)
         took = f"{op.kind} {op.target} in {self._parts.clock.monotonic() - request.begun:.3f} s"

@@ -18,8 +18,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 
 from fsmount.connection import Connection
-from fsmount.model import OpKind
-from fsmount.ports import Clock, ConnectionState, EventLog, Journal, Overlay, Remote, Spool, Transfer
+from fsmount.model import ConnectionState, OpKind, Transfer
+from fsmount.ports import Clock, EventLog, Journal, Overlay, Remote, Spool
 from fsmount.retry import Policy
 from fsmount.uploader.parts import Claimed, Parts
 from fsmount.uploader.sending import Sender

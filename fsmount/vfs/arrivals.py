@@ -7,6 +7,9 @@ late its echo comes, and never moves a known revision back.
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
+
+import trio
 
 from fsmount.config import Config
 from fsmount.model import (
@@ -25,13 +28,15 @@ from fsmount.model import (
     name_of,
     parent_of,
 )
-from fsmount.ports import Cache, Clock, KernelCache, Spool
+from fsmount.ports import Cache, Clock, KernelCache, Source, Spool
 from fsmount.vfs.files import Files
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.tree import Tree
 
 OWN = 20_000
 """Paths whose last own revision is remembered, so that its echo in the feed is recognised."""
+ADOPTING = 512
+"""Bodies that wait to be stored in the cache, each with a descriptor; others are fetched when they are read."""
 
 
 class Arrivals:
@@ -50,6 +55,8 @@ class Arrivals:
         self._tree = tree
         self._files = files
         self._unexplained: dict[RemotePath, Change] = {}
+        self._adopting: list[tuple[RemotePath, Revision, Body, Source]] = []
+        self._adopted = trio.Event()
         self._own: OrderedDict[RemotePath, Revision | None] = OrderedDict()
 
     # what the uploader reports
@@ -82,13 +89,23 @@ class Arrivals:
         self._delivered(op, path, entry)
 
     def _adopt(self, path: RemotePath, body: Body, revision: Revision) -> None:
-        try:
-            source = self._spool.open(body)
-        except OSError:
-            return
-        try:
+        """What was just acknowledged is opened now, before its body goes, and stored by ``run``."""
+        if len(self._adopting) < ADOPTING:
+            with suppress(OSError):
+                self._adopting.append((path, revision, body, self._spool.open(body)))
+                self._adopted.set()
+
+    async def run(self) -> None:
+        """Stores in the cache what was acknowledged; in a thread, because making files takes long."""
+        while True:
+            await self._adopted.wait()
+            self._adopted = trio.Event()
+            adopting, self._adopting = self._adopting, []
+            await trio.to_thread.run_sync(self._store, adopting)
+
+    def _store(self, adopting: list[tuple[RemotePath, Revision, Body, Source]]) -> None:
+        for path, revision, body, source in adopting:
             self._cache.adopt(path, revision, body, source)
-        finally:
             source.close()
 
     def _delivered(self, op: Op, path: RemotePath, entry: Entry | None) -> None:

@@ -11,8 +11,8 @@ import trio
 
 from fsmount.connection import Connection
 from fsmount.errors import FileError, Refusal, RemoteError, Unreachable
-from fsmount.model import Chunk, RemotePath, Revision
-from fsmount.ports import Cache, ConnectionState, Draft, EventLog, Remote
+from fsmount.model import Chunk, ConnectionState, RemotePath, Revision
+from fsmount.ports import Cache, Draft, EventLog, Remote
 
 BLOCK = 4 * 1024 * 1024
 """Bytes asked for at once where the remote has ranges."""

@@ -73,8 +73,11 @@ class Files:
         node.kept = version
         return number, keep
 
-    def create(self, node: Node, base: Base, *, local: bool) -> int:
-        """A handle on a new, empty file that stands at ``node``; its draft is in the journal."""
+    def create(self, node: Node, base: Base, attributes: dict[str, int], *, local: bool) -> int:
+        """A handle on a new, empty file that stands at ``node``; its draft is in the journal.
+
+        ``attributes`` are recorded with its first flush.
+        """
         number = self._add(node, writable=True)
         try:
             draft = self._begin(node, base, local=local)
@@ -83,6 +86,7 @@ class Files:
             node.handles -= 1
             raise
         self._joined(self._handles[number], draft)
+        draft.attributes = attributes
         draft.dirty = True
         return number
 
@@ -314,19 +318,26 @@ class Files:
         path = self._tree.path(node)
         if draft.local:
             before = self._ledger.node(path) or LocalNode(path=path)
-            self._ledger.keep(replace(before, kind=Kind.FILE, mtime=draft.mtime, body=body))
+            kept = replace(before, kind=Kind.FILE, mtime=draft.mtime, body=body, **draft.attributes)
+            self._ledger.keep(kept)
+            draft.attributes = {}
             self._show(node, draft, body, ABSENT, op_id=None)
             return
         base = node.shown.base if node.shown is not None else ABSENT
-        op_id = self._ledger.put(
-            draft.draft.draft_id,
-            path,
-            base,
-            body,
-            content_type=content_type_of(path),
-            mtime=draft.mtime,
-            still_open=True,
-        )
+        with self._ledger.transaction():
+            op_id = self._ledger.put(
+                draft.draft.draft_id,
+                path,
+                base,
+                body,
+                content_type=content_type_of(path),
+                mtime=draft.mtime,
+                still_open=True,
+            )
+            if draft.attributes:
+                kept = self._ledger.node(path) or LocalNode(path=path)
+                self._ledger.keep(replace(kept, **draft.attributes))
+        draft.attributes = {}
         draft.journalled = True
         self._tree.listings.touched(path)
         self._log.note("op.queued", f"put {body.size} bytes", op=op_id, path=path, level="debug")

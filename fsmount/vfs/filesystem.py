@@ -18,7 +18,6 @@ from fsmount.model import (
     Attr,
     Kind,
     LocalNode,
-    RemotePath,
     join,
 )
 from fsmount.ports import Cache, Clock, EventLog, KernelCache, Remote, Spool
@@ -51,7 +50,7 @@ class Filesystem:
         self._kernel = kernel
         self._clock = clock
         self._log = log
-        self.listings = Listings(remote, connection, clock, config.attr_ttl)
+        self.listings = Listings(remote, connection, clock, config.attr_ttl, config.timeout / 2)
         self.contents = Contents(remote, cache, connection, log)
         self.tree = Tree(config, ledger, self.listings, self.contents, spool, clock)
         self.files = Files(self.tree, ledger, spool, clock, log)
@@ -75,22 +74,17 @@ class Filesystem:
         path = join(self.tree.path(parent), name)
         local = self.tree.overlay.is_litter(path, self.tree.held(parent))
         node = self.tree.inodes.node(parent, name, Kind.FILE)
-        node.shown = self._new(Kind.FILE, path, mode, uid, gid, local=local)
-        number = self.files.create(node, self._ledger.inherited(path) or ABSENT, local=local)
+        node.shown = Shown(kind=Kind.FILE, size=0, mode=mode, uid=uid, gid=gid, mtime=self._clock.now(), local=local)
+        base = self._ledger.inherited(path) or ABSENT
+        number = self.files.create(node, base, self._unusual(mode, uid, gid), local=local)
         self._touch_parent(parent)
         return node, number
 
-    def _new(self, kind: Kind, path: RemotePath, mode: int, uid: int, gid: int, *, local: bool = False) -> Shown:
-        """The attributes of a new name, kept where they are not what the mount gives by itself."""
-        now = self._clock.now()
-        default = (0o777 if kind is Kind.DIRECTORY else 0o666) & ~self._config.umask
-        if kind is Kind.DIRECTORY or (mode, uid, gid) != (default, self._config.uid, self._config.gid):
-            self._ledger.keep(
-                LocalNode(
-                    path=path, kind=kind if kind is Kind.DIRECTORY else None, mode=mode, uid=uid, gid=gid, mtime=now
-                )
-            )
-        return Shown(kind=kind, size=0, mode=mode, uid=uid, gid=gid, mtime=now, local=local)
+    def _unusual(self, mode: int, uid: int, gid: int) -> dict[str, int]:
+        """Those attributes of a new file that the mount would not show by itself."""
+        usual = {"mode": 0o666 & ~self._config.umask, "uid": self._config.uid, "gid": self._config.gid}
+        given = {"mode": mode, "uid": uid, "gid": gid}
+        return {name: value for name, value in given.items() if value != usual[name]}
 
     async def mkdir(self, parent: Node, name: str, *, mode: int, uid: int, gid: int) -> Node:
         """A directory that this mount keeps until it is removed; the remote learns of it with its first file."""
@@ -101,7 +95,10 @@ class Filesystem:
         path = join(self.tree.path(parent), name)
         self._ledger.cancel_rmdir(path)
         node = self.tree.inodes.node(parent, name, Kind.DIRECTORY)
-        node.shown = self._new(Kind.DIRECTORY, path, mode, uid, gid)
+        node.shown = Shown(kind=Kind.DIRECTORY, size=0, mode=mode, uid=uid, gid=gid, mtime=self._clock.now())
+        self._ledger.keep(
+            LocalNode(path=path, kind=Kind.DIRECTORY, mode=mode, uid=uid, gid=gid, mtime=node.shown.mtime)
+        )
         self._touch_parent(parent)
         return node
 
@@ -178,27 +175,25 @@ class Filesystem:
         self, node: Node, mode: int | None, uid: int | None, gid: int | None, mtime: float | None
     ) -> None:
         shown = node.shown or self.tree.overlay.root()
-        changed = {
-            key: value
-            for key, value in (("mode", mode), ("uid", uid), ("gid", gid), ("mtime", mtime))
-            if value is not None and value != getattr(shown, key)
-        }
-        if changed and not node.detached:
-            path = self.tree.path(node)
-            kept = self._ledger.node(path) or LocalNode(
-                path=path, kind=Kind.DIRECTORY if node.kind is Kind.DIRECTORY else None
-            )
-            revision = (
-                shown.content.revision
-                if isinstance(shown.content, AtRemote) and mtime is not None
-                else kept.mtime_revision
-            )
-            self._ledger.keep(
-                replace(kept, **changed, mtime_revision=revision if isinstance(shown.content, AtRemote) else None)
-            )
-        node.shown = replace(shown, **changed)
-        if mtime is not None and node.draft is not None:
-            node.draft.mtime = mtime
+        given: dict[str, int | None] = {"mode": mode, "uid": uid, "gid": gid}
+        changed = {key: value for key, value in given.items() if value is not None and value != getattr(shown, key)}
+        node.shown = replace(shown, **changed, mtime=shown.mtime if mtime is None else mtime)
+        draft = node.draft
+        if draft is not None and mtime is not None:
+            draft.mtime = mtime
+        if draft is not None and draft.dirty:
+            draft.attributes.update(changed)
+        elif not node.detached and (changed or mtime is not None):
+            self._keep(node, shown, changed, mtime)
+
+    def _keep(self, node: Node, shown: Shown, changed: dict[str, int], mtime: float | None) -> None:
+        path = self.tree.path(node)
+        directory = Kind.DIRECTORY if node.kind is Kind.DIRECTORY else None
+        kept = replace(self._ledger.node(path) or LocalNode(path=path, kind=directory), **changed)
+        if mtime is not None:
+            revision = shown.content.revision if isinstance(shown.content, AtRemote) else None
+            kept = replace(kept, mtime=mtime, mtime_revision=revision)
+        self._ledger.keep(kept)
 
     def _touch_parent(self, parent: Node) -> None:
         """A directory's time is that of its last change here."""

@@ -17,16 +17,17 @@ class OpenDraft:
     """A draft with its writers.
 
     ``dirty``: written since the last flush. ``frozen``: its op is being sent (or was given up), so the next write makes
-    a copy first. ``journalled``: an op has it. ``local``: litter. ``touched_at`` is when the journal last heard that
-    the file is still being written.
+    a copy first. ``journalled``: an op has it. ``local``: litter. ``attributes``: mode and owner that are recorded
+    with it next. ``touched_at`` is when the journal last heard that the file is still being written.
     """
 
-    __slots__ = ("dirty", "draft", "frozen", "journalled", "local", "mtime", "touched_at", "writers")
+    __slots__ = ("attributes", "dirty", "draft", "frozen", "journalled", "local", "mtime", "touched_at", "writers")
 
     def __init__(self, draft: Draft, *, local: bool, mtime: float) -> None:
         self.draft = draft
         self.local = local
         self.mtime = mtime
+        self.attributes: dict[str, int] = {}
         self.dirty = False
         self.frozen = False
         self.journalled = False

@@ -8,13 +8,14 @@ expired is served only while the remote cannot be reached.
 from __future__ import annotations
 
 from collections import OrderedDict
+from contextlib import suppress
 
 import trio
 
 from fsmount.connection import Connection
 from fsmount.errors import RemoteError, Unreachable
-from fsmount.model import ROOT, Entry, Kind, RemotePath, name_of, parent_of
-from fsmount.ports import Clock, ConnectionState, Feed, Remote
+from fsmount.model import ROOT, ConnectionState, Entry, Feed, Kind, RemotePath, name_of, parent_of
+from fsmount.ports import Clock, Remote
 
 MAX_ENTRIES = 400_000
 """Entries held in memory; whole directories that were not looked at for longest go first."""
@@ -39,13 +40,17 @@ NOTHING = Listing({}, 0.0, 0.0)
 
 
 class Listings:
-    """The remote's side of the tree. ``ttl`` seconds without a change feed; with one, until it reports a change."""
+    """The remote's side of the tree. ``ttl`` seconds without a change feed; with one, until it reports a change.
 
-    def __init__(self, remote: Remote, connection: Connection, clock: Clock, ttl: float) -> None:
+    ``patience`` seconds of silence are enough to serve an expired listing instead.
+    """
+
+    def __init__(self, remote: Remote, connection: Connection, clock: Clock, ttl: float, patience: float) -> None:
         self._remote = remote
         self._connection = connection
         self._clock = clock
         self._ttl = ttl
+        self._patience = patience
         self._held: OrderedDict[RemotePath, Listing] = OrderedDict()
         self._entries = 0
         self._under_way: dict[RemotePath, _Request] = {}
@@ -82,12 +87,11 @@ class Listings:
             if old is None:
                 raise Unreachable("the remote cannot be reached")
             return old
-        try:
+        if old is None:
             return await self._ask(directory)
-        except RemoteError:
-            if old is None:
-                raise
-            return old
+        with trio.move_on_after(self._patience), suppress(RemoteError):
+            return await self._ask(directory)
+        return old
 
     def _known_absent(self, directory: RemotePath) -> Listing | None:
         """An empty listing where a current listing above shows that there is no such directory: a new one costs no

@@ -118,8 +118,11 @@ class JournalMachine(RuleBasedStateMachine):
 
     def uncovered(self, name: RemotePath) -> None:
         """Where no op is left to send, what somebody put there meanwhile is seen again."""
+        if self.world.journal.shown(name) is not None:
+            return
         theirs = self.world.remote.content(name)
-        if self.world.journal.shown(name) is None and theirs is not None and theirs not in self.known | self.written:
+        gone = theirs is None and self.sees[name] in self.given_up - self.written
+        if gone or (theirs is not None and theirs not in self.known | self.written):
             self.sees[name] = theirs
 
     # somebody else

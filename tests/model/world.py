@@ -22,8 +22,8 @@ from fsmount.model import (
     RemotePath,
     Revision,
     State,
+    Timing,
 )
-from fsmount.ports import Timing
 from tests.support.clock import ManualClock
 
 TIMING = Timing(settle=0.3, max_settle=3.0, delete_settle=2.0, open_settle=5.0)
@@ -137,6 +137,7 @@ class World:
                 self.bodies.discard(body.digest)
 
     def reopen(self) -> list[OpId]:
+        """Closes the journal, where it is not closed yet, and recovers it as a start does."""
         self.journal.close()
         self.claims.clear()
         self.journal = open_journal(self.path, self.clock, TIMING)

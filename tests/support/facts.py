@@ -6,19 +6,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fsmount.journal import SqliteJournal, open_journal
-from fsmount.model import ABSENT, Attempt, Claim, OpId, Reason, RemotePath
-from fsmount.ports import (
+from fsmount.model import (  # fmt: skip
+    ABSENT,
+    Attempt,
     CacheUse,
+    Claim,
     Connection,
     ConnectionState,
     Feed,
     MountIdentity,
+    OpId,
     Preconditions,
+    Reason,
+    RemotePath,
     SpoolUse,
     Timing,
     Traffic,
     Transfer,
-)  # fmt: skip
+)
 from fsmount.spool import FileSpool
 from tests.support.clock import ManualClock
 

@@ -9,8 +9,7 @@ import trio
 
 from fsmount.connection import Connection
 from fsmount.journal import SqliteJournal, open_journal
-from fsmount.model import ABSENT, Base, Body, DraftId, Op, OpId, Receipt, Record, RemotePath, State
-from fsmount.ports import Timing
+from fsmount.model import ABSENT, Base, Body, DraftId, Op, OpId, Receipt, Record, RemotePath, State, Timing
 from fsmount.retry import Policy
 from fsmount.spool import FileSpool
 from fsmount.uploader import Uploader

@@ -8,8 +8,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from fsmount.connection import Connection
 from fsmount.errors import Refusal
-from fsmount.model import RemotePath
-from fsmount.ports import ConnectionState
+from fsmount.model import ConnectionState, RemotePath
 from tests.support.fake_remote import FakeRemote
 from tests.support.notes import Notes
 from tests.support.trio_clock import TrioClock

@@ -4,8 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.model import Base, Receipt, RemotePath, Revision
-from fsmount.ports import Connection, ConnectionState, MountIdentity
+from fsmount.model import Base, Connection, ConnectionState, MountIdentity, Receipt, RemotePath, Revision
 from fsmount.status import AtRest, Health, snapshot
 from tests.support.facts import Mounted
 

@@ -20,11 +20,13 @@ A, B = RemotePath("/d/a"), RemotePath("/d/b")
 
 
 def damage(world: World, change: str, *values: object) -> None:
-    """Changes rows behind the journal's back, as another program could."""
+    """Changes rows behind the journal's back, as another program could while no daemon runs."""
+    world.journal.close()
     with sqlite3.connect(world.path) as other:
         other.execute("PRAGMA ignore_check_constraints=ON")
         other.execute(f"UPDATE op SET {change}", values)
     other.close()
+    world.reopen()
 
 
 # crashes

@@ -6,8 +6,21 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.model import ABSENT, Base, Body, Op, OpId, OpKind, Reason, Record, RemotePath, Revision, State
-from fsmount.ports import Connection, ConnectionState
+from fsmount.model import (
+    ABSENT,
+    Base,
+    Body,
+    Connection,
+    ConnectionState,
+    Op,
+    OpId,
+    OpKind,
+    Reason,
+    Record,
+    RemotePath,
+    Revision,
+    State,
+)
 from fsmount.render import json
 from fsmount.status import snapshot
 from tests.support.facts import Mounted

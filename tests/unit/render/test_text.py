@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from fsmount.model import RemotePath
-from fsmount.ports import Connection, ConnectionState, Transfer
+from fsmount.model import Connection, ConnectionState, RemotePath, Transfer
 from fsmount.render import readme, text
 from fsmount.status import AtRest, snapshot
 from tests.support.facts import Mounted

@@ -7,8 +7,7 @@ import trio
 from trio.testing import MockClock
 
 from fsmount.errors import InvalidAnswer, Refusal, Unreachable
-from fsmount.model import ABSENT, Attempt, Base, Body, Claim, Reason, RemotePath, Revision, State
-from fsmount.ports import ConnectionState
+from fsmount.model import ABSENT, Attempt, Base, Body, Claim, ConnectionState, Reason, RemotePath, Revision, State
 from tests.support.uploading import UploadRig
 from tests.support.uploads import digest_of
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from fsmount.connection import Connection
-from fsmount.model import ROOT, Entry, Kind, RemotePath, Revision
-from fsmount.ports import Feed
+from fsmount.model import ROOT, Entry, Feed, Kind, RemotePath, Revision
 from fsmount.vfs.listings import Listings
 from tests.support.clock import ManualClock
 from tests.support.fake_remote import FakeRemote
@@ -22,7 +21,7 @@ class Known:
         self.remote.write("/old/file", b"x")
         connection = Connection(self.remote, self.clock, Notes())
         connection.feed = Feed.POLLING
-        self.listings = Listings(self.remote, connection, self.clock, 5.0)
+        self.listings = Listings(self.remote, connection, self.clock, 5.0, 10.0)
 
     async def names(self, directory: str) -> list[str]:
         return sorted((await self.listings.directory(RemotePath(directory))).entries)

@@ -1,103 +1,16 @@
-"""The values that travel between the parts: paths, revisions, entries, ops and their states.
+"""Ops: what they want, where they stand, and what became of their attempts.
 
-Invariant: everything here is immutable and does no I/O. Times are UTC epoch seconds (``float``), sizes are bytes
-(``int``), paths are absolute on the remote (``/github/issues/7.json``), whatever part of it a mount shows.
+Invariant: everything here is immutable and does no I/O.
 """
 
 from __future__ import annotations
 
-import mimetypes
 from enum import StrEnum
-from typing import NewType
 
 from msgspec import Struct
 
-OpId = NewType("OpId", str)
-"""``op_`` and a ULID in 26 lower-case base-32 characters; never reused, safe as a file name."""
-RemotePath = NewType("RemotePath", str)
-"""Absolute on the remote: a leading slash, no trailing one, ``/`` for the root."""
-Revision = NewType("Revision", str)
-"""The remote's version of one file; opaque, compared only for equality."""
-Digest = NewType("Digest", str)
-"""sha256 in lower-case hex."""
-DraftId = NewType("DraftId", str)
-"""Names one draft file of the spool."""
-Ino = NewType("Ino", int)
-
-ROOT = RemotePath("/")
-
-
-def join(directory: RemotePath, name: str) -> RemotePath:
-    """The path of ``name`` in ``directory``."""
-    return RemotePath(f"/{name}" if directory == ROOT else f"{directory}/{name}")
-
-
-def parent_of(path: RemotePath) -> RemotePath:
-    """The directory that holds ``path``; the root's is the root."""
-    return RemotePath(path.rpartition("/")[0] or "/")
-
-
-def name_of(path: RemotePath) -> str:
-    """The last segment; empty for the root."""
-    return path.rpartition("/")[2]
-
-
-def ancestors(path: RemotePath) -> list[RemotePath]:
-    """Every directory above ``path``, nearest first, the root last; nothing for the root."""
-    found: list[RemotePath] = []
-    while path != ROOT:
-        path = parent_of(path)
-        found.append(path)
-    return found
-
-
-def is_below(path: RemotePath, directory: RemotePath) -> bool:
-    """Whether ``path`` lies under ``directory`` (not: is it)."""
-    return path != directory and (directory == ROOT or path.startswith(directory + "/"))
-
-
-def provider_of(path: RemotePath) -> str:
-    """The first segment of a remote path: ``/github/issues/7.json`` belongs to ``github``."""
-    return path.lstrip("/").partition("/")[0]
-
-
-def content_type_of(path: RemotePath) -> str:
-    """What the name tells of the content (RFC 6838); empty where it tells nothing."""
-    return mimetypes.guess_type(path, strict=False)[0] or ""
-
-
-class Kind(StrEnum):
-    """What a name stands for."""
-
-    FILE = "file"
-    DIRECTORY = "directory"
-    SYMLINK = "symlink"
-
-
-class Entry(Struct, frozen=True, kw_only=True):
-    """One name as the remote lists it. ``size`` is None where the listing cannot tell the exact number of bytes."""
-
-    path: RemotePath
-    kind: Kind
-    size: int | None = None
-    mtime: float = 0.0
-    revision: Revision | None = None
-    digest: Digest | None = None
-    content_type: str | None = None
-
-
-class Attr(Struct, frozen=True, kw_only=True):
-    """What ``stat`` shows of one inode. ``mode`` holds the permission bits only."""
-
-    ino: Ino
-    kind: Kind
-    size: int
-    mode: int
-    uid: int
-    gid: int
-    mtime: float
-    ctime: float
-    nlink: int = 1
+from fsmount.model.files import Kind
+from fsmount.model.paths import Digest, DraftId, OpId, RemotePath, Revision
 
 
 class Base(Struct, frozen=True):
@@ -261,43 +174,6 @@ class Receipt(Struct, frozen=True, kw_only=True):
     correlation_id: str | None = None
 
 
-class Capabilities(Struct, frozen=True, kw_only=True):
-    """What a remote can do. The rest of the program asks for these, never for a protocol by name."""
-
-    ranges: bool = False
-    conditional: bool = True
-    move: bool = False
-    directories: bool = False
-    batch_put: bool = False
-    feed: bool = False
-    exact_sizes: bool = False
-    max_batch_bytes: int = 900_000
-    max_batch_files: int = 256
-    size_limit: int | None = None
-    trims_names: bool = False
-    """White space at the end of a path is lost: no name can end with it."""
-
-
-class Change(Struct, frozen=True, kw_only=True):
-    """One entry of the remote's change feed: the file at ``path`` is now at ``revision`` (None: it was deleted)."""
-
-    path: RemotePath
-    revision: Revision | None
-    digest: Digest | None = None
-    at: float = 0.0
-
-
-class Chunk(Struct, frozen=True, kw_only=True):
-    """Part of a remote file: ``data`` begins at byte ``start`` of a file of ``total`` bytes at ``revision``."""
-
-    data: bytes
-    start: int
-    total: int
-    revision: Revision
-    digest: Digest | None = None
-    content_type: str | None = None
-
-
 class LocalNode(Struct, frozen=True, kw_only=True):
     """What the mount keeps of a path because the remote cannot: see ``Attributes`` in ports.
 
@@ -336,3 +212,12 @@ class Totals(Struct, frozen=True, kw_only=True):
     superseded: int = 0
     discarded: int = 0
     bytes_up: int = 0
+
+
+class Timing(Struct, frozen=True, kw_only=True):
+    """How long an op settles before it is due; seconds. ``max_settle`` counts from the first close of a burst."""
+
+    settle: float
+    max_settle: float
+    delete_settle: float
+    open_settle: float
