@@ -337,7 +337,7 @@ def test_make_and_zip(bench: Bench) -> None:
 
 def test_a_tree_that_is_being_sent_is_removed(bench: Bench) -> None:
     archive(bench.folder, 150)
-    bench.server.rules(f"POST /{bench.here}/** delay=0.5s\nPUT /{bench.here}/** delay=0.5s\n")
+    bench.server.rules(f"POST /{bench.here}/** delay=2.5s\nPUT /{bench.here}/** delay=2.5s\n")
     bench.run("tar xf ~/in.tar")
     until(lambda: bench.status()["queue"]["sending"] > 0, "some of it is being sent")
     bench.run("rm -r top; test ! -e top")
