@@ -6,6 +6,7 @@ the start; at the end the mount goes first, then what it stands on.
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import shutil
@@ -22,7 +23,7 @@ from fsmount.clock import SystemClock
 from fsmount.config import Config
 from fsmount.connection import Connection
 from fsmount.errors import FsmountError, Refusal, RemoteError, Unreachable
-from fsmount.eventlog import FileEventLog
+from fsmount.eventlog import FileEventLog, LogHandler
 from fsmount.fuse import session
 from fsmount.fuse.operations import Operations
 from fsmount.fuse.session import KernelNotifier
@@ -73,6 +74,7 @@ def _allow_descriptors() -> None:
 def _serve(config: Config, state: StateDirectory, ready: Callable[[], None]) -> int:
     clock = SystemClock()
     log = FileEventLog(config.log_file, clock, debug=config.debug, echo=config.foreground and config.debug)
+    logging.getLogger().addHandler(LogHandler(log, debug=config.debug))
     timing = Timing(
         settle=config.settle,
         max_settle=config.max_settle,
