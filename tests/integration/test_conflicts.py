@@ -4,6 +4,7 @@ conflict."""
 from __future__ import annotations
 
 import hashlib
+import subprocess
 from collections.abc import Iterator
 
 import pytest
@@ -28,6 +29,8 @@ NAMES = (
     "lost/two",
     "lost/three",
     "lost/four",
+    "open",
+    "opened and removed",
 )
 
 
@@ -186,3 +189,36 @@ def test_a_new_file_whose_save_failed_and_that_is_removed_leaves_what_others_mad
     assert ops(mount, "dead-letter") == ops(mount, "pending") == []
     assert mount.server.get("/docs/both") == b"theirs\n"
     assert mount.out("cat $MOUNT/docs/both") == "theirs\n"
+
+
+def hold_open(mount: Mount, name: str) -> subprocess.Popen[str]:
+    """A program that has read the file, is about to write to it, and writes at a line from the test."""
+    script = 'exec 3<>"$1"; read -u 3 line; echo "$line"; read go; echo mine >&3; exec 3>&-; echo "closed $?"'
+    return subprocess.Popen(
+        ["timeout", "-s", "KILL", "20", "bash", "-c", script, "-", f"{mount.point}/docs/{name}"],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=mount.environment,
+    )  # fmt: skip
+
+
+def test_what_is_written_to_a_version_that_was_replaced_meanwhile_is_a_conflict(mount: Mount) -> None:
+    base = revision(mount, "/docs/open")
+    with hold_open(mount, "open") as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == "base\n"
+        theirs = mount.server.put("/docs/open", "theirs\n")
+        until(lambda: mount.out("cat $MOUNT/docs/open") == "theirs\n", "others see the new version")
+        assert writer.communicate("go\n")[0] == "closed 0\n"
+    letter = letter_of(mount, "/docs/open")
+    assert (letter["reason"], letter["baseRevision"]) == ("conflict", base)
+    assert mount.out(f"cat $MOUNT/.relay/content/{letter['opId']}") == "base\nmine\n"
+    assert (mount.server.get("/docs/open"), revision(mount, "/docs/open")) == (b"theirs\n", theirs)
+
+
+def test_what_is_written_to_a_file_that_was_removed_meanwhile_is_not_lost(mount: Mount) -> None:
+    with hold_open(mount, "opened and removed") as writer:
+        assert writer.stdout is not None and writer.stdout.readline() == "base\n"
+        mount.server.delete("/docs/opened and removed")
+        until(lambda: "opened" not in mount.out("ls $MOUNT/docs"), "others see that it is gone")
+        assert writer.communicate("go\n")[0] == "closed 0\n"
+    letter = letter_of(mount, "/docs/opened and removed")
+    assert letter["reason"] == "remote-deleted"
+    assert mount.out(f"cat $MOUNT/.relay/content/{letter['opId']}") == "base\nmine\n"

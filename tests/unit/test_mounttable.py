@@ -57,7 +57,7 @@ def test_of_stacked_mounts_the_topmost_is_seen(tmp_path: Path) -> None:
 
 
 def test_this_machines_table_can_be_read() -> None:
-    assert mounted_at("/") is not None
+    assert mounted_at("/proc") is not None
     assert mounttable.mounts()
 
 
