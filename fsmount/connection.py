@@ -26,8 +26,10 @@ LONGEST_PROBE = 60.0
 PROBE_TIMEOUT = 10.0
 CREDENTIAL_LOOK = 1.0
 """How often, in ``auth``, the credential is read again."""
-AUTH_PROBE = 60.0
-"""How often, in ``auth``, the same credential is tried again: the refusal may have been the server's mistake."""
+FIRST_AUTH_PROBE = 2.0
+LONGEST_AUTH_PROBE = 60.0
+"""How long, in ``auth``, until the same credential is tried again, at first and at most: the refusal may have been the
+server's mistake."""
 
 
 class Connection:
@@ -41,6 +43,8 @@ class Connection:
         self._offline_since: float | None = None
         self._last_contact_at: float | None = None
         self._failures = 0
+        self._refusals = 0
+        self._accepted_at = 0.0
         self._next_probe = 0.0
         self._suspected = False
         self._probes = 0
@@ -123,8 +127,19 @@ class Connection:
     def refused(self) -> None:
         """The credential was refused although it has just been read again: nothing is sent until it changes."""
         self._last_contact_at = self._clock.now()
-        self._next_probe = self._clock.monotonic() + AUTH_PROBE
+        now = self._clock.monotonic()
+        if self._state is not ConnectionState.AUTH:
+            # a probe may be let through where uploads are not: only what lasted was an acceptance
+            lasted = now - self._accepted_at > self._auth_wait()
+            self._refusals = 0 if lasted else self._refusals
+        elif now < self._next_probe:
+            return
+        self._next_probe = now + self._auth_wait()
+        self._refusals += 1
         self._become(ConnectionState.AUTH)
+
+    def _auth_wait(self) -> float:
+        return min(LONGEST_AUTH_PROBE, FIRST_AUTH_PROBE * 2.0 ** min(self._refusals, 16))
 
     # probing
 
@@ -170,6 +185,7 @@ class Connection:
             await trio.sleep(CREDENTIAL_LOOK)
             if await trio.to_thread.run_sync(self._remote.credential_changed, abandon_on_cancel=True):
                 self._log.note("credential", "the credential has changed; trying it")
+                self._refusals, self._next_probe = 0, self._clock.monotonic()
                 return
 
     async def _probe(self) -> None:
@@ -218,6 +234,8 @@ class Connection:
     def _come_back(self) -> None:
         self._failures = 0
         self.limited_until = 0.0
+        if self._state is not ConnectionState.ONLINE:
+            self._accepted_at = self._clock.monotonic()
         self._become(ConnectionState.ONLINE)
 
     def _backoff(self) -> float:

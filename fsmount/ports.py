@@ -164,6 +164,9 @@ class Spool(Protocol):
         """Whether the sealed file has the recorded length and digest; blocks: call it in a thread when large."""
         ...
 
+    def sync(self, body: Body) -> None:
+        """Makes a body, sealed or still a draft, survive power loss; nothing happens if it is gone. Blocks."""
+
     def remove(self, body: Body) -> None:
         """Forgets one body or draft; nothing happens if it is gone."""
 
@@ -181,18 +184,18 @@ class Spool(Protocol):
 
 
 class Cache(Protocol):
-    """Remote content at known revisions, bounded; losing any of it loses nothing."""
+    """Remote content, bounded; losing any of it loses nothing. ``version`` tells one content of a path from another."""
 
-    def read(self, path: RemotePath, revision: Revision, offset: int, size: int) -> bytes | None:
+    def read(self, path: RemotePath, version: str, offset: int, size: int) -> bytes | None:
         """``size`` bytes (fewer at the end of the file), or None where not all of them are held intact."""
         ...
 
-    def store(self, path: RemotePath, revision: Revision, chunk: Chunk) -> None: ...
-    def total(self, path: RemotePath, revision: Revision) -> int | None:
-        """The exact size of that revision if it was ever stored."""
+    def store(self, path: RemotePath, version: str, chunk: Chunk) -> None: ...
+    def total(self, path: RemotePath, version: str) -> int | None:
+        """The exact size of that version if it was ever stored."""
         ...
 
-    def adopt(self, path: RemotePath, revision: Revision, body: Body, source: Source) -> None:
+    def adopt(self, path: RemotePath, version: str, body: Body, source: Source) -> None:
         """Keeps what was just acknowledged, so that it is not fetched again."""
 
     def close(self) -> None: ...

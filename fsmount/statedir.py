@@ -178,15 +178,15 @@ class StateDirectory:
             )
         return found
 
-    def check_remote(self, remote: str, *, unresolved: int) -> bool:
-        """Whether the directory knows ``remote`` already; raises StateError where it holds ops of another one."""
+    def check_remote(self, remote: str, *, held: int) -> bool:
+        """Whether the directory knows ``remote`` already; raises StateError where it holds anything of another one."""
         found = self.identity()
         if found is None:
             return False
-        if found.remote != remote and unresolved:
+        if found.remote != remote and held:
             raise StateError(
-                f"{self.path} holds {unresolved} unresolved ops of {found.remote}",
-                hint=f"mount that remote to deliver or discard them, or use another --name or --state-dir for {remote}",
+                f"{self.path} belongs to {found.remote}: it holds {held} of its ops and local attributes",
+                hint=f"use another --name or --state-dir for {remote}",
             )
         return found.remote == remote
 

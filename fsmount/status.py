@@ -6,6 +6,7 @@ nothing of their own, so that they cannot disagree.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 
 from msgspec import Struct
@@ -97,6 +98,8 @@ class Beside(Struct, frozen=True, kw_only=True):
     conflicts: int
     denied: int
     last_event_at: float | None
+    kept: dict[OpId, RemotePath] = {}
+    """Of the listed dead letters that have bytes: where these belong."""
 
 
 class Snapshot(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -161,6 +164,7 @@ def snapshot(facts: Facts) -> Snapshot:
     """The state of a mount at this moment; synchronous and in one stretch, so that its parts agree."""
     identity, now, totals = facts.identity, facts.now(), facts.journal.totals()
     connection, queue = facts.connection(), _queue(facts.journal.counts())
+    dead = _dead_letters(facts.journal)
     return Snapshot(
         name=identity.name,
         remote=identity.remote,
@@ -177,12 +181,12 @@ def snapshot(facts: Facts) -> Snapshot:
         transfers=tuple(facts.transfers()),
         failed_attempts=totals.failed_attempts,
         failed_writebacks=totals.failed_writebacks,
-        dead_letters=_dead_letters(facts.journal),
+        dead_letters=tuple(_dead_letter(record) for record in dead),
         last_error_by_provider=_last_errors(facts.journal),
         cache=facts.cache(),
         spool=facts.spool(),
         counters=_counters(totals, facts.traffic()),
-        beside=_beside(facts, now),
+        beside=_beside(facts, now, dead),
     )
 
 
@@ -224,7 +228,7 @@ def _counters(totals: Totals, traffic: Traffic) -> Counters:
     )
 
 
-def _beside(facts: Facts, now: float) -> Beside:
+def _beside(facts: Facts, now: float, dead: Sequence[Record]) -> Beside:
     reasons = facts.journal.dead_by_reason()
     return Beside(
         at=now,
@@ -232,13 +236,14 @@ def _beside(facts: Facts, now: float) -> Beside:
         conflicts=reasons.get(Reason.CONFLICT, 0),
         denied=reasons.get(Reason.FORBIDDEN, 0),
         last_event_at=facts.traffic().last_event_at,
+        kept={record.op.op_id: record.op.target for record in dead if record.op.body},
     )
 
 
-def _dead_letters(journal: Journal) -> tuple[DeadLetter, ...]:
+def _dead_letters(journal: Journal) -> tuple[Record, ...]:
     """The newest, each looked up once more: a list of records comes without their attempts."""
     ids = [record.op.op_id for record in journal.records(State.DEAD, limit=NEWEST_DEAD_LETTERS)]
-    return tuple(_dead_letter(record) for op_id in ids if (record := journal.record(op_id)) is not None)
+    return tuple(record for op_id in ids if (record := journal.record(op_id)) is not None)
 
 
 def _dead_letter(record: Record) -> DeadLetter:

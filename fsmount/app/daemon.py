@@ -22,7 +22,7 @@ from fsmount.cache import FileCache
 from fsmount.clock import SystemClock
 from fsmount.config import Config
 from fsmount.connection import Connection
-from fsmount.errors import FsmountError, Refusal, RemoteError, Unreachable
+from fsmount.errors import FileError, FsmountError, Refusal, RemoteError, Unreachable
 from fsmount.eventlog import FileEventLog, LogHandler
 from fsmount.fuse import session
 from fsmount.fuse.operations import Operations
@@ -82,7 +82,7 @@ def _serve(config: Config, state: StateDirectory, ready: Callable[[], None]) -> 
         open_settle=config.open_settle,
     )
     journal = open_journal(state.journal, clock, timing)
-    known = state.check_remote(str(config.remote), unresolved=unresolved(journal))
+    known = state.check_remote(str(config.remote), held=journal.rows())
     spool = FileSpool(state.spool, config.spool_limit)
     recover(journal, spool, log)
     try:
@@ -280,10 +280,10 @@ class Daemon:
         )
 
     def _take_leave(self) -> None:
-        """The registration stays while something is unresolved, so that commands still find it."""
+        """The registration stays while an op can still be looked at, so that commands find it."""
         left = unresolved(self.journal)
         self._log.note("mount", f"unmounted {self._config.mountpoint}; {left} ops are unresolved")
-        if not left:
+        if not left and not self.journal.counts().discarded:
             registry.remove(str(self._config.mountpoint))
 
     def _note_change(self) -> None:
@@ -299,9 +299,10 @@ class Daemon:
 
     async def _retain(self) -> None:
         while True:
-            gone = self.journal.purge_discarded(self._clock.now() - self._config.keep_discarded)
-            if gone:
-                self._log.note("op.purged", f"{gone} discarded ops were older than --keep-discarded")
+            with suppress(FileError):  # a full disk: next time
+                gone = self.journal.purge_discarded(self._clock.now() - self._config.keep_discarded)
+                if gone:
+                    self._log.note("op.purged", f"{gone} discarded ops were older than --keep-discarded")
             await trio.sleep(RETENTION)
 
     async def _follow_feed(self) -> None:
@@ -339,9 +340,10 @@ class Daemon:
         session.stop()
 
     async def _deliver(self) -> None:
-        """At the end, once: what is written is journalled, what is queued is sent for as long as --drain allows."""
+        """At the end, once: what is queued is sent for as long as --drain allows. What a program has still open and
+        never flushed is half a file: it stays a draft.
+        """
         if not self._delivered:
-            await self._filesystem.settle_drafts()
             await self._uploader.drain(seconds=self._drain_seconds())
         self._delivered = True
 

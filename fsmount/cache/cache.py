@@ -20,7 +20,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 from fsmount.cache.blocks import Blocks, discard, sweep
 from fsmount.cache.index import BLOCK, Held, Index
 from fsmount.errors import MachineLacks
-from fsmount.model import Body, Chunk, RemotePath, Revision
+from fsmount.model import Body, Chunk, RemotePath
 from fsmount.ports import Source
 
 P = ParamSpec("P")
@@ -91,9 +91,9 @@ class FileCache:
         """Reads not answered since the start."""
         return self._misses
 
-    def read(self, path: RemotePath, revision: Revision, offset: int, size: int) -> bytes | None:
+    def read(self, path: RemotePath, version: str, offset: int, size: int) -> bytes | None:
         """``size`` bytes (fewer at the end of the file), or None where not all of them are held intact."""
-        key = _key(path, revision)
+        key = _key(path, version)
         with self._lock:
             content = self._trying(self._read, key, offset, size)
             if content is None:
@@ -102,24 +102,24 @@ class FileCache:
                 self._hits += 1
         return content
 
-    def store(self, path: RemotePath, revision: Revision, chunk: Chunk) -> None:
+    def store(self, path: RemotePath, version: str, chunk: Chunk) -> None:
         """Keeps the whole blocks of ``chunk``: those it covers, the last one as far as the file goes."""
-        if chunk.revision == revision and 0 <= chunk.start <= chunk.start + len(chunk.data) <= chunk.total:
-            key = _key(path, revision)
+        if 0 <= chunk.start <= chunk.start + len(chunk.data) <= chunk.total:
+            key = _key(path, version)
             with self._lock:
                 self._trying(self._keep, key, chunk.total, chunk.start, chunk.data)
 
-    def total(self, path: RemotePath, revision: Revision) -> int | None:
-        """The exact size of that revision if it was ever stored, whether its blocks are still here or not."""
+    def total(self, path: RemotePath, version: str) -> int | None:
+        """The exact size of that version if it was ever stored, whether its blocks are still here or not."""
         with self._lock:
-            held = self._trying(Index.find, _key(path, revision))
+            held = self._trying(Index.find, _key(path, version))
         return None if held is None else held.total
 
-    def adopt(self, path: RemotePath, revision: Revision, body: Body, source: Source) -> None:
-        """Copies a body that the remote has at ``revision`` now, up to 8 MiB; of a longer one only the size is kept."""
+    def adopt(self, path: RemotePath, version: str, body: Body, source: Source) -> None:
+        """Copies a body that the remote has as ``version`` now, up to 8 MiB; of a longer one only the size is kept."""
         if source.size != body.size:
             return
-        key = _key(path, revision)
+        key = _key(path, version)
         for start in range(0, body.size if 0 < body.size <= _ADOPTED else 1, _PIECE):
             try:
                 content = source.read(start, _PIECE) if body.size <= _ADOPTED else b""
@@ -274,8 +274,8 @@ class FileCache:
             return self._trying(Index.lists, key) is not False
 
 
-def _key(path: RemotePath, revision: Revision) -> bytes:
-    return hashlib.sha256(f"{path}\0{revision}".encode("utf-8", "surrogateescape")).digest()
+def _key(path: RemotePath, version: str) -> bytes:
+    return hashlib.sha256(f"{path}\0{version}".encode("utf-8", "surrogateescape")).digest()
 
 
 def _is_damage(error: sqlite3.Error) -> bool:

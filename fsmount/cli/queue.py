@@ -38,11 +38,19 @@ class Numbers(Struct, frozen=True, kw_only=True, rename="camel"):
         return self.pending + self.sending
 
 
+class Way(Struct, frozen=True, kw_only=True, rename="camel"):
+    """``connection`` of ``status.json``."""
+
+    state: str = ""
+
+
 class Status(Struct, frozen=True, kw_only=True, rename="camel"):
     """What commands need of ``status.json``."""
 
     queue: Numbers = Numbers()
     health: str = ""
+    connection: Way = Way()
+    remote: str | None = None
 
 
 class ShownOp(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -51,6 +59,9 @@ class ShownOp(Struct, frozen=True, kw_only=True, rename="camel"):
     op_id: str
     path: str = ""
     state: str = ""
+    to_path: str | None = None
+    reason: str | None = None
+    hint: str | None = None
     provider: str = ""
     message: str = ""
     blocked_by: str | None = None

@@ -37,9 +37,28 @@ def serve(data: Path | None, listen: str, workspace: str, rules: Path | None) ->
     Prints one line when it is ready: 'serving REMOTE  token-file FILE'. Both go straight to 'fsmount mount REMOTE
     MOUNTPOINT --token-file FILE'. Ctrl-C or SIGTERM ends it; what was written stays in the data directory.
 
-    A line of the rules file is 'METHOD GLOB ACTION…', such as: PUT /github/issues/** 422 {"code":"schema_violation"}.
-    It is read again at every request.
-    """
+    The rules file is looked at again at every request; whenever it has changed, every times=N starts again. A missing
+    file is no rules. Each line is one rule, '#' starts a comment, and the first rule that matches wins:
+
+    \b
+      METHOD GLOB ACTION...
+      PUT /github/issues/** 422 {"code":"schema_violation"}
+      * /** 503 retry-after=2 times=3
+
+    \b
+    METHOD  GET, PUT, DELETE, LIST, EVENTS, or * for any
+    GLOB    a path: begins with / or **; * and ? stay within one name, ** crosses /; /a/** is /a too
+    ACTION  one or more of:
+      STATUS [JSON]   answer so (200 to 599) and do nothing
+      retry-after=S   with a Retry-After of S seconds
+      delay=2s        wait first; also 250ms, 1m
+      hang            do nothing and never answer
+      refuse          do nothing and close without a byte
+      drop            do it, but close without a byte
+      truncate        cut the answer's body short
+      slow=BYTES/s    send the answer's body so slowly
+      times=N         only for the first N requests
+    """  # noqa: D301 - click's mark for lines that are kept
     from fsmount.server.serve import ServeOptions, run
 
     host, port = _address(listen)

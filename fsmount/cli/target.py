@@ -7,22 +7,32 @@ child.
 from __future__ import annotations
 
 import os
+import shlex
+from collections.abc import Callable
 from pathlib import Path
 
 import click
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fsmount import registry
 from fsmount.cli.child import in_child
 from fsmount.errors import NotFound, UsageError
 from fsmount.mounttable import MountLine, is_within, mounted_at, mounts
+from fsmount.render.escape import escape
 from fsmount.statedir import Holder, StateDirectory
 
-state_dir_option = click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Take the mount that uses this state directory, instead of MOUNT.",
-)
+
+def state_dir_instead_of(argument: str) -> Callable[[Callable[..., int]], Callable[..., int]]:
+    """``--state-dir``, for a command whose argument of that name says which mount."""
+    return click.option(
+        "--state-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        help=f"Take the mount that uses this state directory, instead of {argument}.",
+    )
+
+
+state_dir_option = state_dir_instead_of("MOUNT")
 """For every command that takes a MOUNT."""
 
 
@@ -32,9 +42,20 @@ class Target(Struct, frozen=True, kw_only=True):
     mountpoint: str | None = None
     name: str = ""
     state_dir: Path | None = None
+    said: bool = False
+    """Whether it was named, and not found because nothing was said."""
 
     def __str__(self) -> str:
         return self.mountpoint or str(self.state_dir)
+
+    @property
+    def argument(self) -> str:
+        """What a suggested command needs to mean this mount too, with a blank before it; empty if nothing."""
+        if not self.said and len(registry.registrations()) < 2:
+            return ""
+        if self.mountpoint is not None:
+            return f" {escape(shlex.quote(self.mountpoint))}"
+        return f" --state-dir {escape(shlex.quote(str(self.state_dir)))}"
 
     def holder(self) -> Holder | None:
         """Who uses the state directory now."""
@@ -66,9 +87,9 @@ def find(mount: str | None, state_dir: Path | None = None) -> Target | None:
     if state_dir is None and from_environment:
         state_dir = Path(from_environment)
     if state_dir is not None:
-        return _by_state_dir(Path(os.path.abspath(state_dir)))
+        return replace(_by_state_dir(Path(os.path.abspath(state_dir))), said=not from_environment)
     if mount is not None:
-        return _by_text(mount)
+        return replace(_by_text(mount), said=True)
     return _around_here() or _the_only_one()
 
 

@@ -20,7 +20,7 @@ from fsmount.cli import values
 from fsmount.cli.child import in_child
 from fsmount.cli.holders import HeldBy, holders, mounted_below
 from fsmount.cli.queue import Numbers, opened, status_of
-from fsmount.cli.target import Target, find, state_dir_option
+from fsmount.cli.target import Target, find, state_dir_instead_of
 from fsmount.errors import FsmountError, MachineLacks, NotFound, StateError, TimedOut, UsageError
 from fsmount.render.escape import counted, escape
 from fsmount.statedir import Holder, StateDirectory
@@ -40,7 +40,7 @@ _NAMED = 10
     help="Go on delivering for at most so long.  [default: what the mount was given, 10]",
 )
 @click.option("--lazy", is_flag=True, help="Take the mount away at once, even from programs that use it.")
-@state_dir_option
+@state_dir_instead_of("MOUNTPOINT")
 def umount(mountpoint: str | None, drain: float | None, state_dir: Path | None, *, lazy: bool) -> int:
     """Deliver what is queued, unmount MOUNTPOINT, and say what remains.
 
@@ -71,12 +71,15 @@ def umount(mountpoint: str | None, drain: float | None, state_dir: Path | None, 
 
 
 def _refuse_if_used(target: Target, holder: Holder | None) -> None:
-    besides = frozenset({os.getpid(), holder.pid if holder else 0})
+    besides = frozenset({os.getpid(), holder.pid if holder else 0})  # and the child that looks, which stands here too
     mountpoint = str(target)
     below = mounted_below(mountpoint)
     answer = in_child(
         lambda: msgspec.json.encode(
-            [(one.pid, escape(one.program), escape(one.what)) for one in holders(mountpoint, besides=besides)]
+            [
+                (one.pid, escape(one.program), escape(one.what))
+                for one in holders(mountpoint, besides=besides | {os.getpid()})
+            ]
         ),
         what="looking for programs that use the mount",
         hint="--lazy unmounts without looking",

@@ -5,6 +5,7 @@ Invariant: it judges the ops that were unsent when it was called, and only those
 
 from __future__ import annotations
 
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,7 @@ import click
 from msgspec import Struct
 
 from fsmount.cli import values
-from fsmount.cli.queue import DEAD, PENDING, Queue, opened, shown, status_of
+from fsmount.cli.queue import DEAD, PENDING, Queue, ShownOp, Status, opened, shown, status_of
 from fsmount.cli.target import Target, find, state_dir_option
 from fsmount.errors import FsmountError, NotFound, TimedOut
 from fsmount.render.escape import counted, escape, size
@@ -23,6 +24,8 @@ from fsmount.render.escape import counted, escape, size
 _POLL = 0.2
 _NAMED = 20
 """Ops that are named one by one; more are counted."""
+_RETRIED = ("rejected", "exhausted")
+"""Reasons for which trying again is the next step."""
 Progress = Callable[[int], None]
 
 
@@ -71,23 +74,42 @@ def wait_for_ops(target: Target, ops: Sequence[str] | None, *, timeout: float | 
         chosen = queue.ids(PENDING) if ops is None else list(ops)
         unsent_bytes = status_of(queue).queue.bytes
         if not queue.served and chosen:
-            raise _nobody(target, len(chosen))
+            raise _nobody(target, status_of(queue).remote, len(chosen))
         with _bar(len(chosen)) as progress:
             outcome = _follow(queue, target, chosen, started + timeout if timeout is not None else None, progress)
-        _complain_of(queue, outcome)
-    if outcome.waiting:
-        raise TimedOut(
-            f"{counted(len(outcome.waiting), 'op')} of {len(chosen)} still waiting after {timeout:g} s",
-            hint="fsmount writeback status",
-        )
-    _summarise(len(chosen), outcome, older, unsent_bytes, time.monotonic() - started)
+        _complain_of(queue, target, outcome)
+        if outcome.waiting:
+            raise _too_late(
+                target, status_of(queue), f"{counted(len(outcome.waiting), 'op')} of {len(chosen)}", timeout
+            )
+    _summarise(len(chosen), outcome, older, unsent_bytes, time.monotonic() - started, target)
     return 0 if outcome.delivered_all else 1
 
 
-def _nobody(target: Target, number: int) -> FsmountError:
+def _nobody(target: Target, remote: str | None, number: int) -> FsmountError:
+    where = shlex.quote(target.mountpoint) if target.mountpoint else "MOUNTPOINT"
     return FsmountError(
         f"no daemon delivers for {target}: {counted(number, 'op')} wait for the next mount",
-        hint="fsmount mount delivers them",
+        hint=f"fsmount mount {shlex.quote(remote) if remote else 'REMOTE'} {where}",
+    )
+
+
+_STANDSTILL = {
+    "auth": ("the remote refuses the credential", "replace the token file; a new one is tried at once"),
+    "offline": ("the remote cannot be reached", "the writes are kept and sent when it answers"),
+    "limited": ("the remote asks to wait", "the writes are kept and sent then"),
+    "failing": ("there are dead letters", "what each needs is told there"),
+}
+
+
+def _too_late(target: Target, status: Status, waiting: str, timeout: float | None) -> TimedOut:
+    """Says what keeps them, as far as the mount's state tells."""
+    health = "limited" if status.connection.state == "limited" else status.health
+    why, do = _STANDSTILL.get(health, ("", ""))
+    look = f"fsmount writeback status{target.argument}"
+    return TimedOut(
+        f"{waiting} still waiting after {timeout:g} s" + (f": {why}" if why else ""),
+        hint=f"{do}; see: {look}" if do else look,
     )
 
 
@@ -102,7 +124,7 @@ def _follow(queue: Queue, target: Target, chosen: Sequence[str], deadline: float
         except OSError as error:
             raise FsmountError(
                 f"the mount at {target} ended while it was waited for",
-                hint="fsmount writeback status says what remains",
+                hint=f"fsmount writeback status{target.argument} says what remains",
             ) from error
         progress(len(mine) - len(waiting))
         if len(blocked) == len(waiting):
@@ -124,19 +146,30 @@ def _all_blocked(queue: Queue, waiting: Sequence[str]) -> list[str]:
     return list(waiting)
 
 
-def _complain_of(queue: Queue, outcome: Outcome) -> None:
-    """Names each op that will not get there by itself, with the command to try again what is in its way."""
+def _complain_of(queue: Queue, target: Target, outcome: Outcome) -> None:
+    """Names each op that will not get there by itself, with what to do about what is in its way."""
     stuck = [*outcome.dead, *outcome.blocked]
     for op_id in stuck[:_NAMED]:
         if (op := shown(queue, op_id)) is not None:
             why = f"waits for {op.blocked_by}" if op.blocked_by else escape(op.message)
-            command = f"fsmount writeback retry --opId {op.blocked_by or op_id}"
-            click.echo(f"fsmount: {op_id} {escape(op.path)}: {why}\nfsmount:   {command}", err=True)
+            step = _next_step(shown(queue, op.blocked_by) if op.blocked_by else op, target)
+            click.echo(f"fsmount: {op_id} {escape(op.path)}: {why}\nfsmount:   {step}", err=True)
     if len(stuck) > _NAMED:
-        click.echo(f"fsmount: and {len(stuck) - _NAMED} more: fsmount writeback status", err=True)
+        click.echo(f"fsmount: and {len(stuck) - _NAMED} more: fsmount writeback status{target.argument}", err=True)
 
 
-def _summarise(number: int, outcome: Outcome, older: set[str], unsent_bytes: int, seconds: float) -> None:
+def _next_step(op: ShownOp | None, target: Target) -> str:
+    """The command to try ``op`` again where that is all there is to do, else its hint, which means the mount's root."""
+    if op is None:
+        return f"fsmount writeback status{target.argument}"
+    if op.reason in _RETRIED or not op.hint:
+        return f"fsmount writeback retry --opId {op.op_id}{target.argument}"
+    return f"in {escape(str(target))}: {escape(op.hint)}"
+
+
+def _summarise(
+    number: int, outcome: Outcome, older: set[str], unsent_bytes: int, seconds: float, target: Target
+) -> None:
     delivered = number - len(outcome.dead) - len(outcome.blocked)
     if not number:
         click.echo("nothing was waiting")
@@ -148,7 +181,7 @@ def _summarise(number: int, outcome: Outcome, older: set[str], unsent_bytes: int
         parts += [f"{len(outcome.blocked)} blocked"] if outcome.blocked else []
         click.echo("; ".join(parts))
     if older:
-        click.echo(f"{counted(len(older), 'older dead letter')}: fsmount writeback status")
+        click.echo(f"{counted(len(older), 'older dead letter')}: fsmount writeback status{target.argument}")
 
 
 @contextmanager

@@ -136,8 +136,8 @@ def retry(
     where, ops = _sorted_out(mount, op_ids, chosen=(every, provider is not None))
     target = _known(where, state_dir)
     with opened(target) as queue:
-        chosen = ops or _dead_letters(queue, provider)
-        code = _each(queue, chosen, RETRY, (DEAD, DISCARDED))
+        chosen = ops or _newest(queue, _dead_letters(queue, provider))
+        code = _each(queue, chosen, RETRY, (DEAD, DISCARDED), provider)
     if not wait_for or code:
         return code
     from fsmount.cli.wait import wait_for_ops
@@ -190,11 +190,23 @@ def _dead_letters(queue: Queue, provider: str | None) -> list[str]:
     return [op_id for op_id in dead if provider is None or _is_of(shown(queue, op_id), provider)]
 
 
+def _newest(queue: Queue, dead: Sequence[str]) -> list[str]:
+    """The newest of each path, having said how many others there are: an older one cannot be sent any more."""
+    newest = {op.to_path or op.path: op_id for op_id in dead if (op := shown(queue, op_id)) is not None}
+    left = len(dead) - len(newest)
+    if left:
+        of = (
+            "an older dead letter of the same path is" if left == 1 else f"{left} older dead letters of these paths are"
+        )
+        click.echo(f"{of} left; discarded when the newer one is delivered")
+    return list(newest.values())
+
+
 def _is_of(op: ShownOp | None, provider: str) -> bool:
     return op is not None and op.provider == provider
 
 
-def _each(queue: Queue, ops: Iterable[str], verb: str, sources: tuple[str, ...]) -> int:
+def _each(queue: Queue, ops: Iterable[str], verb: str, sources: tuple[str, ...], provider: str | None = None) -> int:
     """Steers all of them, whatever happens to one; raises the last error, having said the others."""
     failed: list[FsmountError] = []
     done = 0
@@ -205,7 +217,7 @@ def _each(queue: Queue, ops: Iterable[str], verb: str, sources: tuple[str, ...])
         except (NotFound, VerbRefused) as error:
             failed.append(error)
     if not failed and not done:
-        click.echo("there are no dead letters")
+        click.echo("there are no dead letters" if provider is None else f"no dead letters of provider {provider}")
     for other in failed[:-1]:
         click.echo(f"fsmount: error: {other.message}", err=True)
     if failed:

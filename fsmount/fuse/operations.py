@@ -61,15 +61,17 @@ def handler(
 class Directory:
     """An open directory: its names as they were when it was read from the start.
 
-    What stands under them may have changed since, if the tree's ``stamp`` has.
+    ``failure`` ends them where the remote could not be asked: a list that is not whole is never passed off as one. What
+    stands under them may have changed since, if the tree's ``stamp`` has.
     """
 
-    __slots__ = ("control", "listing", "names", "node", "stamp")
+    __slots__ = ("control", "failure", "listing", "names", "node", "stamp")
 
     def __init__(self, node: Node | None, control: Ino | None) -> None:
         self.node = node
         self.control = control
         self.names: Sequence[tuple[str, Shown | Attr]] | Sequence[tuple[str, Attr]] = ()
+        self.failure: RemoteError | None = None
         self.listing = NOTHING
         self.stamp = (0, 0)
 
@@ -192,15 +194,21 @@ class Operations(pyfuse3.Operations):
         for index in range(max(0, start_id - 2), len(directory.names)):
             if not await self._reply_name(directory, index, token):
                 return
+        if directory.failure is not None and start_id >= 2 + len(directory.names):
+            raise directory.failure
 
     async def _read_names(self, directory: Directory) -> None:
         node = directory.node
         if node is None:
             directory.names = self._control.listdir(directory.control or CONTROL_ROOT)
             return
-        names = [] if node.detached else await self._tree.children(node)
+        names: list[tuple[str, Shown]] = []
+        if not node.detached:
+            names, directory.failure = await self._tree.known_children(node)
         directory.listing, directory.stamp = self._tree.held(node), self._tree.stamp
-        await self._tree.measure(names)
+        # A directory is listed in time, whatever its sizes cost: those not fetched by then are asked for by ``stat``.
+        with trio.move_on_after(self.timeout / 2):
+            await self._tree.measure(names)
         directory.names = [(RELAY, self._control.root()), *names] if node.ino == ROOT_INO else names
 
     async def _reply_dots(self, directory: Directory, start_id: int, token: pyfuse3.ReaddirToken) -> bool:

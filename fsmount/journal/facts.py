@@ -119,6 +119,11 @@ class Facts(Part):
         rows = self._db.all("SELECT reason, count(*) FROM op WHERE state = 'dead-letter' AND sound GROUP BY reason")
         return {str(row[0]): row[1] for row in rows}
 
+    def rows(self) -> int:
+        """How many ops, in whatever state, and local nodes there are: what belongs to one remote and no other."""
+        row = self._db.one("SELECT (SELECT count(*) FROM op) + (SELECT count(*) FROM node)")
+        return int(row[0]) if row else 0
+
     def totals(self) -> Totals:
         row = self._db.one("SELECT * FROM total")
         return Totals() if row is None else Totals(**{name: row[name] for name in row.keys()})  # noqa: SIM118

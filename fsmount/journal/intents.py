@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from fsmount import lifecycle
 from fsmount.journal.part import Part, body_columns
+from fsmount.journal.rows import record_of
 from fsmount.lifecycle import Event
 from fsmount.model import (
     ABSENT,
@@ -167,9 +168,10 @@ class Intents(Part):
             self._withdraw_move(newest)
         elif lifecycle.may_change(newest):
             self._give_up(newest)
-        elif dead and op.kind is OpKind.PUT and base.absent:
-            self._discard(newest, "the file was removed here")
-        if not base.absent or self._active(path):
+        doubtful = self._may_have_arrived(path)
+        if base.absent and not self._active(path):
+            self._discard_dead(path)
+        if not base.absent or self._active(path) or doubtful:
             self._insert_delete(path, base, settle)
 
     def _insert_delete(
@@ -187,6 +189,30 @@ class Intents(Part):
         else:
             self._remove(record, Event.REPLACE)
 
+    def _may_have_arrived(self, path: RemotePath) -> bool:
+        """Whether a dead put may be at the remote after all: of its several attempts one may have lost its answer.
+
+        A conflict was compared with what is there; a single attempt that ended with a verdict was the only one.
+        """
+        return self._db.one(
+            "SELECT 1 FROM touch JOIN op USING (seq) WHERE touch.path = ? AND state = 'dead-letter' AND kind = 'put'"
+            " AND sound AND (lease > 1 AND reason <> 'conflict' OR reason = 'exhausted') LIMIT 1",
+            path,
+        ) is not None  # fmt: skip
+
+    def _discard_dead(self, path: RemotePath) -> None:
+        """The name is gone and no op will say so to the remote: what could not be put there does not show again."""
+        for row in self._db.all(
+            "SELECT op.* FROM touch JOIN op USING (seq) WHERE touch.path = ?1 AND state = 'dead-letter'"
+            " AND (kind = 'put' OR to_path = ?1) AND sound",
+            path,
+        ):
+            record = record_of(row)
+            if record.op.kind is OpKind.MOVE:
+                self._withdraw_move(record)
+            else:
+                self._discard(record, "the file was removed here")
+
     def _withdraw_move(self, record: Record) -> None:
         """The file at a move's new name is gone: what is left of the move is the removal of the old name.
 
@@ -199,8 +225,13 @@ class Intents(Part):
         else:
             self._give_up(record)
         self._db.run("UPDATE op SET seq = ? WHERE seq = ?", self._next_seq(), op.seq)
-        if not self._later(op.path, op.seq) and (not op.base.absent or self._active(op.path)):
-            self._insert_delete(op.path, op.base, seq=op.seq)
+        if self._later(op.path, op.seq):
+            return
+        if op.base.absent and not self._active(op.path):
+            self._discard_dead(op.path)
+        # A move from an absent base is made only where the old name may hold the bytes all the same.
+        removal = self._insert_delete(op.path, op.base, seq=op.seq)
+        self._db.run("UPDATE op SET superseded_by = ? WHERE op_id = ?", removal, op.op_id)
 
     # directories
 

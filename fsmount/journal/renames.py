@@ -18,7 +18,6 @@ from fsmount.model import (
     Op,
     OpId,
     OpKind,
-    Reason,
     Record,
     RemotePath,
     State,
@@ -78,11 +77,11 @@ class Renames(Intents):
 
     def _readdress_put(self, source: Record, new: RemotePath, to_base: Base) -> None:
         op = source.op
+        doubtful = self._may_have_arrived(op.path)
         self._leave(source)
-        # A verdict is proof that nothing of ours arrived; without one the old name may hold the bytes.
-        unknown = source.state is State.DEAD and source.reason is Reason.EXHAUSTED
-        if op.base.absent and not unknown and not self._active(op.path):
+        if op.base.absent and not doubtful and not self._active(op.path):
             self._left(source, self._insert_put_of(op.body, new, to_base))
+            self._discard_dead(op.path)
         else:
             self._left(source, self._insert_move(op.path, op.base, new, to_base, op.body))
 

@@ -172,6 +172,8 @@ class Sending(Part):
             self._log_attempt(claim.op, attempt, charged=charged)
             self._move_to(record, Event.BURY, reason=reason, message=message)
             self._count(failed_writebacks=1)
+            if reason is Reason.CONFLICT:
+                self._replace_older_conflicts(record.op)
             if theirs is None:
                 return
             if record.theirs is not None:
@@ -182,6 +184,15 @@ class Sending(Part):
                 theirs.base.revision, theirs.base.digest if kept is None else kept.digest,
                 None if kept is None else kept.size, record.op.seq,
             )  # fmt: skip
+
+    def _replace_older_conflicts(self, op: Op) -> None:
+        """One conflict a path is enough to settle: the newest, which has the newest bytes."""
+        for row in self._db.all(
+            "SELECT * FROM op WHERE path = ? AND seq < ? AND state = 'dead-letter' AND reason = 'conflict'"
+            " AND kind = 'put' AND sound",
+            op.path, op.seq,
+        ):  # fmt: skip
+            self._discard(record_of(row), f"replaced by the conflict {op.op_id}", event=Event.SUPERSEDE, by=op.op_id)
 
     def sent_digests(self, path: RemotePath) -> frozenset[Digest]:
         rows = self._db.all(

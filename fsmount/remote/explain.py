@@ -13,6 +13,7 @@ def refused(refusal: Refusal, url: RemoteUrl) -> RemoteError:
     """The error to show for a refused probe of ``url``."""
     match refusal.status:
         case 401 if refusal.code == "no_credential":
+            refusal.message = refusal.detail  # no server has answered 401
             return refusal
         case 401:
             return _again(refusal, f"the credential was refused: {refusal.detail}", "give a fresh token")

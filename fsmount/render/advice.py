@@ -29,8 +29,12 @@ def discard_command(op_id: OpId, source: str = "dead-letter", relay: str = ".rel
 
 
 def _move(op_id: OpId, source: str, verb: str, relay: str) -> str:
-    directory = escape(shlex.quote(relay)) if relay != ".relay" else relay
+    directory = _directory(relay)
     return f"mv {directory}/{source}/{op_id}.json {directory}/{verb}/"
+
+
+def _directory(relay: str) -> str:
+    return escape(shlex.quote(relay))
 
 
 _DEAD = {
@@ -49,6 +53,63 @@ _DEAD_WITH_BODY = {
 }
 _WITHOUT_BODY = "mend the cause, then: {again}; or give it up: {give_up}"
 _DEAD_WITHOUT_BODY = {Reason.CONFLICT: "the remote has a newer version; keep it: {give_up}"}
+
+
+_AGAIN = "{again}"
+_NEXT = {
+    Reason.CONFLICT: "take theirs: {give_up}{keep_after}",
+    Reason.REMOTE_DELETED: "agree: {give_up}{keep_after}",
+    Reason.FORBIDDEN: "get permission there, then: {again}",
+    Reason.TOO_LARGE: "save it smaller, or give it up: {give_up}",
+    Reason.PARENT_MISSING: "make its directory there, then: {again}",
+    Reason.NOT_EMPTY: "empty it there, then: {again}",
+    Reason.INTERRUPTED: "it may be cut; whole: {keep}; not: {give_up}",
+    Reason.CORRUPT_SPOOL: "save it again, or give it up: {give_up}",
+}
+"""Where trying again is not all there is to do; shorter than a hint, for lists and the log."""
+
+
+def next_step(op_id: OpId, reason: Reason | None, file: str | None = None, relay: str = ".relay") -> str:
+    """One line for a dead letter: what to do about it, as commands for ``mv`` and ``cp``.
+
+    ``file`` is where its bytes belong, None where it has none or that is not known here; ``reason`` None is a damaged
+    record.
+    """
+    if reason is None:
+        return "it is kept and never sent; make the change again and save it"
+    if file is None and reason is Reason.INTERRUPTED:
+        return f"it may be cut; what to do: {_look_up(op_id, relay)}"
+    keep = "" if file is None else f"cp {_directory(relay)}/content/{op_id} {shlex.quote(escape(file))}"
+    return _NEXT.get(reason, _AGAIN).format(
+        again=retry_command(op_id, relay=relay),
+        give_up=discard_command(op_id, relay=relay),
+        keep=keep,
+        keep_after=f"; to save yours, then: {keep}" if keep else "",
+    )
+
+
+def next_step_at_rest(op_id: OpId, reason: Reason | None, mount: str | None) -> str:
+    """The same where no daemon runs: what needs the tree comes after the next mount. ``mount`` is a MOUNT argument."""
+    where = "" if mount is None else f" {escape(shlex.quote(mount))}"
+    if reason is None:
+        return next_step(op_id, None)
+    if reason is Reason.INTERRUPTED:
+        return f"it may be cut; mount it, then: fsmount writeback show {op_id}{where}"
+    give_up = f"fsmount writeback discard --opId {op_id}{where}"
+    return _NEXT.get(reason, _AGAIN).format(
+        again=f"fsmount writeback retry --opId {op_id}{where}", give_up=give_up, keep="", keep_after=""
+    )
+
+
+def next_step_to_look_up(op_id: OpId, reason: Reason) -> str:
+    """For the log, which does not know where the mount is: the way to retry, or to the hint that tells more."""
+    if reason in _NEXT:
+        return f"what to do: {_look_up(op_id, '.relay')}"
+    return f"fix it and save, or: {retry_command(op_id)}"
+
+
+def _look_up(op_id: OpId, relay: str) -> str:
+    return f"grep hint {_directory(relay)}/dead-letter/{op_id}.json"
 
 
 def hint(record: Record, root: RemotePath) -> str | None:

@@ -1,14 +1,14 @@
 """``.relay/status``: the Snapshot for a person, on one screen.
 
-Invariant: no line holds an unescaped name, and every failure stands with the command that would retry it.
+Invariant: no line holds an unescaped name, and every dead letter stands with what to do about it.
 """
 
 from __future__ import annotations
 
 import shlex
 
-from fsmount.model import CacheUse, OpId, SpoolUse
-from fsmount.render.advice import retry_command
+from fsmount.model import CacheUse, SpoolUse
+from fsmount.render.advice import mount_path, next_step, next_step_at_rest
 from fsmount.render.escape import counted, escape, size, span, when
 from fsmount.status import DeadLetter, Health, Snapshot
 
@@ -108,7 +108,7 @@ def _dead_letters(snapshot: Snapshot) -> list[str]:
         return []
     lines = ["dead letters, the newest first"]
     for letter in snapshot.dead_letters[:_LISTED]:
-        lines += [f"  {_letter(letter, snapshot.beside.at)}", f"    {_retry(snapshot, letter.op_id)}"]
+        lines += [f"  {_letter(letter, snapshot.beside.at)}", f"    {_next(snapshot, letter)}"]
     return [*lines, *_more(snapshot.queue.dead_letter - _LISTED, _rest(snapshot))]
 
 
@@ -118,11 +118,13 @@ def _letter(letter: DeadLetter, now: float) -> str:
     return f"{escape(letter.path)}  {reason}{answer}, {counted(letter.attempts, 'attempt')}, {when(letter.ts, now)}"
 
 
-def _retry(snapshot: Snapshot, op_id: OpId) -> str:
+def _next(snapshot: Snapshot, letter: DeadLetter) -> str:
     """Works from any directory; without a daemon there is no tree to move anything in."""
     if snapshot.health is Health.STOPPED or snapshot.mountpoint is None:
-        return f"fsmount writeback retry --opId {op_id}" + _at(snapshot)
-    return retry_command(op_id, relay=f"{snapshot.mountpoint.rstrip('/')}/.relay")
+        return next_step_at_rest(letter.op_id, letter.reason, snapshot.mountpoint)
+    top, belongs = snapshot.mountpoint.rstrip("/"), snapshot.beside.kept.get(letter.op_id)
+    file = None if belongs is None else f"{top}/{mount_path(belongs, snapshot.remote_path)}"
+    return next_step(letter.op_id, letter.reason, file, f"{top}/.relay")
 
 
 def _rest(snapshot: Snapshot) -> str:

@@ -16,6 +16,7 @@ import msgspec
 from fsmount.wire.relayfile import ErrorBody
 
 METHODS = ("GET", "PUT", "DELETE", "LIST", "EVENTS", "*")
+ACTIONS = "STATUS [JSON], retry-after=S, delay=2s, hang, refuse, drop, truncate, slow=BYTES/s, times=N"
 _CODES = {
     400: "bad_request",
     401: "unauthorized",
@@ -240,7 +241,7 @@ def _action(word: str, said: dict[str, object]) -> tuple[str, object]:
             return "rate", _whole(word, value.removesuffix("/s"), 1)
         case "times":
             return "times", _whole(word, value, 1)
-    raise BadRule(f"unknown action {word!r}")
+    raise BadRule(f"unknown action {word!r}; there are: {ACTIONS}")
 
 
 def _status(word: str) -> int:

@@ -3,7 +3,8 @@
 Invariant: a draft's name goes only after the body that takes its place has its own; and where the program had asked for
 fsync, only after that body and its name are on disk.
 
-Threads: ``seal``, ``verify`` and ``sync_body`` may run in worker threads, everything else belongs to the loop's.
+Threads: ``seal``, ``verify``, ``sync`` and ``sync_body`` may run in worker threads, everything else belongs to the
+loop's.
 """
 
 from __future__ import annotations
@@ -144,6 +145,21 @@ class FileSpool:
             if draft.sealed is None:
                 self._synced.add(draft.draft_id)
             return draft.sealed is None
+
+    def sync(self, body: Body) -> None:
+        """Fsyncs a body, sealed or still a draft, and its name; nothing happens if it is gone. Raises OSError."""
+        if body.draft is not None:
+            with self._lock:
+                # Noted first: sealing that comes between keeps it so.
+                self._synced.add(body.draft)
+            try:
+                fsync(self._draft_path(body.draft))
+                fsync(self.drafts)
+            except FileNotFoundError:
+                with self._lock:
+                    self._synced.discard(body.draft)
+        if body.digest is not None:
+            self.sync_body(body.digest)
 
     def sync_body(self, digest: Digest) -> None:
         """Fsyncs a sealed body and its name; nothing happens if it is gone. Blocks; raises OSError."""

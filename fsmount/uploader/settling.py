@@ -27,6 +27,7 @@ from fsmount.model import (
     State,
     Theirs,
 )
+from fsmount.render.advice import next_step_to_look_up
 from fsmount.retry import (
     Acknowledge,
     Breaker,
@@ -127,10 +128,10 @@ class Settler:
         was_failing = self.breaker.failing
         self.breaker.buried(self._now())
         self._rebases.pop(op.op_id, None)
-        answer = "" if request is None or error is None else f" ({_answer(request, error)})"
+        answer = "" if request is None or error is None else f" ({_asked(request, error, message)})"
         self._parts.log.note(
             "op.dead",
-            f"{reason}: {message}{answer}; fix it and save, or: mv .relay/dead-letter/{op.op_id}.json .relay/retry/",
+            f"{reason}: {message}{answer}; {next_step_to_look_up(op.op_id, reason)}",
             op=op.op_id,
             path=op.target,
             level="warning",
@@ -279,7 +280,9 @@ class Settler:
             return False
         self._rebases[op.op_id] = done + 1
         self._parts.journal.rebase(claim, base, self._attempt(request, error))
-        then = f"made from there, sent again at {base.revision or 'nothing'}"
+        then = "nothing is there now: sent again as a new file"
+        if base.revision:
+            then = f"sent again as a change of revision {base.revision}, which is there now"
         self._parts.log.note("op.retrying", f"{_answer(request, error)}; {then}", op=op.op_id, path=op.target)
         return True
 
@@ -332,6 +335,16 @@ def _status(error: RemoteError | None) -> int:
 def _body(error: RemoteError | None) -> str:
     body = error.body if isinstance(error, (Refusal, InvalidAnswer)) else ""
     return body.encode()[:SHOWN_BODY].decode(errors="ignore")
+
+
+def _asked(request: Request, error: RemoteError, message: str) -> str:
+    """The failed request beside a ``message`` about it, which need not be said twice."""
+    parts = [f"{request.kind.upper()} {request.path}"]
+    if error.message not in message:
+        parts = [_answer(request, error)]
+    elif correlation_id := getattr(error, "correlation_id", None):
+        parts.append(f"correlation id {correlation_id}")
+    return "; ".join(parts)
 
 
 def _answer(request: Request, error: RemoteError) -> str:

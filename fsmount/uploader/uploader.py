@@ -14,11 +14,13 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 
 import trio
 
 from fsmount.connection import Connection
-from fsmount.model import ConnectionState, OpKind, Transfer
+from fsmount.errors import FileError
+from fsmount.model import Claim, ConnectionState, OpKind, Transfer
 from fsmount.ports import Clock, EventLog, Journal, Overlay, Remote, Spool
 from fsmount.retry import Policy
 from fsmount.uploader.parts import Claimed, Parts
@@ -30,6 +32,8 @@ SMALL = 256 * 1024
 CLAIMED_AT_MOST = 256
 PACE = 0.005
 """The shortest time between two rounds: a burst of journal entries costs a few looks, not one each."""
+JOURNAL_PAUSE = 5.0
+"""After the journal failed (a full disk, say)."""
 NEARLY_DUE = 0.02
 LINGER = 0.06
 """How long a batch waits for ops that are nearly due, while nothing is under way."""
@@ -62,6 +66,7 @@ class Uploader:
         self._clock = clock
         self._concurrency = concurrency
         self._limits = remote
+        self._log = log
         parts = Parts(
             journal=journal, spool=spool, remote=remote, connection=connection, overlay=overlay, clock=clock, log=log,
             policy=policy,
@@ -95,7 +100,11 @@ class Uploader:
         """Sends what is due, for ever. What is under way when this is cancelled is found again at the next start."""
         async with trio.open_nursery() as nursery:
             while True:
-                self._round(nursery)
+                try:
+                    self._round(nursery)
+                except FileError as error:
+                    self._log.note("op.retrying", f"nothing can be sent: {error}", level="error")
+                    await trio.sleep(JOURNAL_PAUSE)
                 await self._rest()
 
     async def drain(self, *, seconds: float) -> None:
@@ -155,9 +164,19 @@ class Uploader:
         if claims and self._settler.breaker.failing:
             self._settler.breaker.tried(now)
         for claim in claims:
-            body = claim.op.body
-            draft = None if body is None else body.draft
-            self._take(Claimed(claim=claim, frozen=None if draft is None else self._overlay.freeze(draft)), now)
+            self._take(self._frozen(claim), now)
+
+    def _frozen(self, claim: Claim) -> Claimed:
+        """The claim, its draft frozen. What was written since the last flush goes with it: the journal learns its
+        length before anybody can close the file.
+        """
+        body = claim.op.body
+        frozen = None if body is None or body.draft is None else self._overlay.freeze(body.draft)
+        if frozen is not None and frozen != body:
+            # Where the disk is full it is told once more when the draft is sealed.
+            with suppress(FileError):
+                claim = self._journal.sealed(claim, frozen)
+        return Claimed(claim=claim, frozen=frozen)
 
     def _count_crowd(self, now: float, more: int, *, full: bool) -> None:
         """``_crowd`` is about how many ops were claimed within the last second.

@@ -28,9 +28,10 @@ from fsmount.model import (
     name_of,
     parent_of,
 )
-from fsmount.ports import Cache, Clock, KernelCache, Source, Spool
+from fsmount.ports import Clock, KernelCache, Source, Spool
 from fsmount.vfs.files import Files
 from fsmount.vfs.overlay import Ledger
+from fsmount.vfs.shown import AtRemote
 from fsmount.vfs.tree import Tree
 
 OWN = 20_000
@@ -43,19 +44,18 @@ class Arrivals:
     """Brings the tree, the cache and the kernel up to what is reported."""
 
     def __init__(
-        self, config: Config, ledger: Ledger, spool: Spool, cache: Cache, kernel: KernelCache, clock: Clock, tree: Tree,
+        self, config: Config, ledger: Ledger, spool: Spool, kernel: KernelCache, clock: Clock, tree: Tree,
         files: Files,
     ) -> None:  # fmt: skip
         self._config = config
         self._ledger = ledger
         self._spool = spool
-        self._cache = cache
         self._kernel = kernel
         self._clock = clock
         self._tree = tree
         self._files = files
         self._unexplained: dict[RemotePath, Change] = {}
-        self._adopting: list[tuple[RemotePath, Revision, Body, Source]] = []
+        self._adopting: list[tuple[AtRemote, Body, Source]] = []
         self._adopted = trio.Event()
         self._own: OrderedDict[RemotePath, Revision | None] = OrderedDict()
 
@@ -78,21 +78,21 @@ class Arrivals:
         path, node = op.target, self._ledger.node(op.target)
         size = op.body.size if op.body is not None else None
         if size is None and op.base.revision is not None:
-            size = self._tree.contents.known_size(op.path, op.base.revision)
+            size = self._tree.contents.known_size(AtRemote(op.path, op.base.revision, op.base.digest))
         entry = Entry(
             path=path, kind=Kind.FILE, size=size,
             mtime=node.mtime if node is not None and node.mtime is not None else self._clock.now(),
             revision=receipt.revision, digest=receipt.digest, content_type=op.content_type,
         )  # fmt: skip
         if op.body is not None and receipt.revision is not None:
-            self._adopt(path, op.body, receipt.revision)
+            self._adopt(AtRemote(path, receipt.revision, receipt.digest), op.body)
         self._delivered(op, path, entry)
 
-    def _adopt(self, path: RemotePath, body: Body, revision: Revision) -> None:
+    def _adopt(self, at: AtRemote, body: Body) -> None:
         """What was just acknowledged is opened now, before its body goes, and stored by ``run``."""
         if len(self._adopting) < ADOPTING:
             with suppress(OSError):
-                self._adopting.append((path, revision, body, self._spool.open(body)))
+                self._adopting.append((at, body, self._spool.open(body)))
                 self._adopted.set()
 
     async def run(self) -> None:
@@ -103,9 +103,9 @@ class Arrivals:
             adopting, self._adopting = self._adopting, []
             await trio.to_thread.run_sync(self._store, adopting)
 
-    def _store(self, adopting: list[tuple[RemotePath, Revision, Body, Source]]) -> None:
-        for path, revision, body, source in adopting:
-            self._cache.adopt(path, revision, body, source)
+    def _store(self, adopting: list[tuple[AtRemote, Body, Source]]) -> None:
+        for at, body, source in adopting:
+            self._tree.contents.adopt(at, body, source)
             source.close()
 
     def _delivered(self, op: Op, path: RemotePath, entry: Entry | None) -> None:

@@ -16,12 +16,13 @@ from msgspec.structs import replace
 
 from fsmount.errors import FileError
 from fsmount.model import ABSENT, Base, Body, DraftId, Kind, LocalNode, OpId, content_type_of
-from fsmount.ports import Clock, Draft, EventLog, Source, Spool
-from fsmount.vfs.copying import INLINE, copy
+from fsmount.ports import Clock, EventLog, KernelCache, Spool
+from fsmount.vfs.copying import INLINE
+from fsmount.vfs.drafts import Drafts
 from fsmount.vfs.handles import Handle, OpenDraft
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.overlay import Ledger
-from fsmount.vfs.shown import AtRemote, Shown, Unsent
+from fsmount.vfs.shown import Shown, Unsent
 from fsmount.vfs.tree import Tree
 
 TOUCH = 1.0
@@ -31,12 +32,15 @@ TOUCH = 1.0
 class Files:
     """Handles and drafts. Handle numbers are small and never reused while open."""
 
-    def __init__(self, tree: Tree, ledger: Ledger, spool: Spool, clock: Clock, log: EventLog) -> None:
+    def __init__(
+        self, tree: Tree, ledger: Ledger, spool: Spool, kernel: KernelCache, clock: Clock, log: EventLog
+    ) -> None:  # fmt: skip
         self._tree = tree
         self._ledger = ledger
         self._spool = spool
         self._clock = clock
         self._log = log
+        self.drafts = Drafts(tree, ledger, spool, kernel, clock, log)
         self._handles: dict[int, Handle] = {}
         self._next = 1
         self.closing = False
@@ -60,7 +64,9 @@ class Files:
         if node.draft is None and not node.detached:
             await self._tree.refresh(node)
             if self._tree.outdated(node):
-                raise FileError(errno.ESTALE, f"{self._tree.path(node)}: changed elsewhere while it is open here")
+                raise self.drafts.changed_elsewhere(node)
+        if node.overtaken:
+            raise self.drafts.changed_elsewhere(node)
         number = self._add(node, writable)
         try:
             if truncate and writable:
@@ -80,11 +86,12 @@ class Files:
         """
         number = self._add(node, writable=True)
         try:
-            draft = self._begin(node, base, local=local)
+            draft = self.drafts.begin(node, base, local=local)
         except BaseException:
             del self._handles[number]
             node.handles -= 1
             raise
+        self.drafts.stand(node, draft)
         self._joined(self._handles[number], draft)
         draft.attributes = attributes
         draft.dirty = True
@@ -131,39 +138,24 @@ class Files:
             return local.read(offset, size)
         content = node.shown.content if node.shown is not None else None
         if isinstance(content, Unsent):
-            return (await self._unsent(node, content.body)).read(offset, size)
+            return (await self.drafts.unsent(node, content.body)).read(offset, size)
         if content is None:
             raise FileError(errno.EIO, f"{self._tree.path(node)} has no content")
         length = node.shown.size if node.shown is not None else None
         if length is not None and offset >= length:
             return b""
         wanted = size if length is None else min(size, length - offset)
-        return await self._tree.contents.read(content.path, content.revision, offset, wanted)
-
-    async def _unsent(self, node: Node, body: Body) -> Source:
-        """The body's bytes; looked for again where it was sealed or delivered since the node was last looked at."""
-        if node.source is None:
-            try:
-                node.source = self._spool.open(body)
-            except FileNotFoundError:
-                await self._tree.refresh(node)
-                content = node.shown.content if node.shown is not None else None
-                if not isinstance(content, Unsent) or content.body == body:
-                    raise FileError(
-                        errno.ESTALE, f"{self._tree.path(node)}: delivered while it was opened; open it again"
-                    ) from None
-                node.source = self._spool.open(content.body)
-        return node.source
+        return await self._tree.contents.read(content, offset, wanted)
 
     # writing
 
     async def write(self, number: int, offset: int, content: bytes) -> int:
         """Bytes taken: all of them.
 
-        The first write brings the whole base into the draft. Raises OSError (ENOSPC, EDQUOT).
+        The first write brings the whole base into the draft. Raises OSError (ENOSPC, EDQUOT), FileError EFBIG.
         """
-        handle = self.handle(number)
-        draft = await self._draft(handle)
+        self._refuse_too_large(number, offset + len(content))
+        draft = await self._draft(self.handle(number))
         taken = draft.draft.write(offset, content)
         self._written(draft)
         return taken
@@ -171,13 +163,23 @@ class Files:
     async def truncate(self, node: Node, size: int, number: int | None) -> None:
         """Cuts or lengthens a file; without a handle (``truncate(2)``) the journal has the result when this returns."""
         if number is not None:
+            self._refuse_too_large(number, size)
             await self._truncate(self.handle(number), size)
             return
+        if node.overtaken:
+            raise self.drafts.changed_elsewhere(node)
         number = self._add(node, writable=True)
         try:
+            self._refuse_too_large(number, size)
             await self._truncate(self._handles[number], size)
         finally:
             await self.release(number)
+
+    def _refuse_too_large(self, number: int, size: int) -> None:
+        """Raises FileError EFBIG for a length that the remote is known not to take."""
+        node, limit = self.handle(number).node, self._tree.listings.size_limit
+        if limit is not None and size > limit and not self._tree.is_local(node):
+            raise FileError(errno.EFBIG, f"{self._tree.path(node)}: the remote takes at most {limit} bytes")
 
     async def _truncate(self, handle: Handle, size: int) -> None:
         draft = await self._draft(handle, empty=size == 0)
@@ -199,9 +201,11 @@ class Files:
             async with node.busy:
                 draft = node.draft
                 if draft is None:
-                    draft = await self._start(node, empty=empty)
+                    draft = await self.drafts.start(node, empty=empty)
                 elif draft.frozen:
-                    draft = await self._replace_frozen(node, draft, empty=empty)
+                    # A writer from now on: else the last of the others would close what is being copied.
+                    self._joined(handle, draft)
+                    draft = await self.drafts.replace_frozen(node, draft, empty=empty)
         else:
             draft = node.draft
         self._joined(handle, draft)
@@ -211,61 +215,6 @@ class Files:
         if not handle.wrote:
             handle.wrote = True
             draft.writers += 1
-
-    async def _start(self, node: Node, *, empty: bool) -> OpenDraft:
-        """Begins the draft of an existing file: the whole base first, unless it is cut to nothing."""
-        shown = node.shown
-        if shown is None:
-            raise FileError(errno.ESTALE, node.name)
-        path = self._tree.path(node)
-        base = self._ledger.inherited(path)
-        draft = self._begin(node, shown.base if base is None else base, local=shown.local, stand=False)
-        try:
-            if not empty:
-                await self._fill(node, shown, draft.draft)
-        except BaseException:
-            self._ledger.end_draft(draft.draft.draft_id)
-            draft.draft.close()
-            raise
-        self._stand(node, draft)
-        return draft
-
-    async def _fill(self, node: Node, shown: Shown, draft: Draft) -> None:
-        if node.orphan is not None:
-            await copy(node.orphan, draft)
-        elif isinstance(shown.content, Unsent):
-            await copy(await self._unsent(node, shown.content.body), draft)
-        elif isinstance(shown.content, AtRemote):
-            await self._tree.contents.copy(shown.content.path, shown.content.revision, draft)
-
-    async def _replace_frozen(self, node: Node, old: OpenDraft, *, empty: bool) -> OpenDraft:
-        """The draft's op is being sent: its bytes are copied, and the copy is written instead."""
-        path = self._tree.path(node)
-        inherited = self._ledger.inherited(path)
-        base = inherited if inherited is not None else node.shown.base if node.shown is not None else ABSENT
-        draft = self._begin(node, base, local=old.local, stand=False)
-        if not empty:
-            await copy(old.draft, draft.draft)
-        draft.writers = old.writers
-        self._stand(node, draft)
-        self._ledger.end_draft(old.draft.draft_id)
-        old.draft.close()
-        return draft
-
-    def _begin(self, node: Node, base: Base, *, local: bool, stand: bool = True) -> OpenDraft:
-        """A new draft file, known to the journal before its first byte; a file without a name has none there."""
-        draft = OpenDraft(self._spool.create(), local=local, mtime=self._clock.now())
-        if node.detached:
-            self._spool.remove(Body(size=0, digest=None, draft=draft.draft.draft_id))
-        else:
-            self._ledger.begin_draft(draft.draft.draft_id, self._tree.path(node), base, local=local)
-        if stand:
-            self._stand(node, draft)
-        return draft
-
-    def _stand(self, node: Node, draft: OpenDraft) -> None:
-        node.draft = draft
-        self._tree.writing(node)
 
     # promising
 
@@ -279,9 +228,14 @@ class Files:
         """As flush, and on the disk: body, directory and journal."""
         await self.flush(number)
         node = self.handle(number).node
-        if node.draft is not None and not node.detached:
+        if node.detached:
+            return
+        record = self._ledger.shown(self._tree.path(node))
+        if node.draft is not None:
             await trio.to_thread.run_sync(node.draft.draft.sync)
-            await trio.to_thread.run_sync(self._ledger.durable)
+        elif record is not None and record.op.body is not None:
+            await trio.to_thread.run_sync(self._spool.sync, record.op.body)
+        await trio.to_thread.run_sync(self._ledger.durable)
 
     async def journal(self, node: Node) -> None:
         """Records what the draft holds, if it was written since the last time."""
@@ -386,18 +340,3 @@ class Files:
         if node.draft is not None:
             node.draft.local = node.draft.frozen = True
             self._tree.writing(node)
-
-    async def keep_for_readers(self, node: Node) -> None:
-        """Before an open file is removed or replaced: its bytes are brought here, so that its handles read on."""
-        shown = node.shown
-        if not node.handles or node.draft is not None or node.orphan is not None or shown is None:
-            return
-        draft = self._spool.create()
-        try:
-            await self._fill(node, shown, draft)
-            node.orphan = draft
-        except Exception as error:  # noqa: BLE001 - the removal goes on; those handles will get ESTALE
-            draft.close()
-            path = self._tree.path(node)
-            self._log.note("file.unread", f"removed while open, and not readable any more: {error}", path=path)
-        self._spool.remove(Body(size=0, digest=None, draft=draft.draft_id))

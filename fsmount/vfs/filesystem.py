@@ -45,7 +45,6 @@ class Filesystem:
         self._config = config
         self._ledger = ledger
         self._spool = spool
-        self._cache = cache
         self._remote = remote
         self._kernel = kernel
         self._clock = clock
@@ -53,9 +52,9 @@ class Filesystem:
         self.listings = Listings(remote, connection, clock, config.attr_ttl, config.timeout / 2)
         self.contents = Contents(remote, cache, connection, log)
         self.tree = Tree(config, ledger, self.listings, self.contents, spool, clock)
-        self.files = Files(self.tree, ledger, spool, clock, log)
+        self.files = Files(self.tree, ledger, spool, kernel, clock, log)
         self._renames = Renames(config, ledger, spool, clock, self.tree, self.files)
-        self.arrivals = Arrivals(config, ledger, spool, cache, kernel, clock, self.tree, self.files)
+        self.arrivals = Arrivals(config, ledger, spool, kernel, clock, self.tree, self.files)
 
     # making
 
@@ -110,7 +109,7 @@ class Filesystem:
         node = await self.tree.existing(parent, name)
         if node.kind is Kind.DIRECTORY:
             raise FileError(errno.EISDIR, name)
-        await self.files.keep_for_readers(node)
+        await self.files.drafts.keep_for_readers(node)
         self._renames.remove(node)
         self._touch_parent(parent)
 
@@ -163,7 +162,8 @@ class Filesystem:
     ) -> Attr:  # fmt: skip
         """Changes what is given. Size is content; the rest is kept by this mount and makes no op."""
         if size is not None:
-            self._writable()
+            if handle is None:
+                self._writable()
             if node.kind is Kind.DIRECTORY:
                 raise FileError(errno.EISDIR, node.name)
             await self.files.truncate(node, size, handle)
@@ -181,7 +181,7 @@ class Filesystem:
         draft = node.draft
         if draft is not None and mtime is not None:
             draft.mtime = mtime
-        if draft is not None and draft.dirty:
+        if draft is not None and draft.dirty and not draft.journalled:
             draft.attributes.update(changed)
         elif not node.detached and (changed or mtime is not None):
             self._keep(node, shown, changed, mtime)
@@ -226,8 +226,3 @@ class Filesystem:
     def durable(self) -> None:
         """Puts the journal on the disk; blocks: call it in a thread."""
         self._ledger.durable()
-
-    async def settle_drafts(self) -> None:
-        """At the end: whatever is written and not yet journalled is journalled."""
-        for node in self.tree.drafts():
-            await self.files.journal(node)

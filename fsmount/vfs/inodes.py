@@ -40,6 +40,7 @@ class Node:
         "lookups",
         "name",
         "orphan",
+        "overtaken",
         "parent",
         "shown",
         "source",
@@ -53,6 +54,8 @@ class Node:
         self.lookups = 0
         self.handles = 0
         self.detached = False
+        self.overtaken = False
+        """Detached because the remote has something else there now, not by anybody here."""
         self.shown: Shown | None = None
         self.draft: OpenDraft | None = None
         self.source: Source | None = None
@@ -111,7 +114,7 @@ class Inodes:
         if node is not None and node.kind is kind:
             return node
         if node is not None:
-            self.detach(node)
+            self.overtake(node)
         node = Node(self._number(join(self.path(parent), name)), parent, name, kind)
         self._by_ino[node.ino] = node
         self._by_name[parent.ino, name] = node
@@ -133,6 +136,11 @@ class Inodes:
         node.detached = True
         self.settle(node)
 
+    def overtake(self, node: Node) -> None:
+        """The remote has another file there, or none: the node's handles go on with what they have."""
+        node.overtaken = True
+        self.detach(node)
+
     def move(self, node: Node, parent: Node, name: str) -> None:
         """Another name for the node; whatever had that name is detached."""
         replaced = self._by_name.get((parent.ino, name))
@@ -148,7 +156,7 @@ class Inodes:
         replaced = self._by_name.get((parent.ino, name))
         if replaced is not None and replaced is not node:
             self.detach(replaced)
-        node.detached = False
+        node.detached = node.overtaken = False
         node.parent, node.name = parent, name
         self._by_ino[node.ino] = node
         self._by_name[parent.ino, name] = node

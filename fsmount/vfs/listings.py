@@ -156,6 +156,11 @@ class Listings:
             _, dropped = self._held.popitem(last=False)
             self._entries -= len(dropped.entries)
 
+    @property
+    def size_limit(self) -> int | None:
+        """The longest file in bytes that the remote is known to take."""
+        return self._remote.capabilities.size_limit
+
     def storable(self, name: str) -> bool:
         """Whether the remote can hold a file of that name."""
         return is_text(name) and not (self._remote.capabilities.trims_names and name != name.rstrip())

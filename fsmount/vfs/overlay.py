@@ -84,7 +84,7 @@ class Overlay:
             return self._directory(node, entry)
         if entry is not None and entry.revision is not None:
             return self._file(
-                node, size=entry.size, mtime=_mtime(node, entry), content=AtRemote(path, entry.revision),
+                node, size=entry.size, mtime=_mtime(node, entry), content=AtRemote(path, entry.revision, entry.digest),
                 base=Base(entry.revision, entry.digest),
             )  # fmt: skip
         if self._ledger.implies_directory(path) if implied is None else implied:
@@ -105,7 +105,7 @@ class Overlay:
         known = source if source is not None and source.revision == base.revision else None
         return self._file(
             node, size=None if known is None else known.size, mtime=mtime if known is None else _mtime(node, known),
-            content=AtRemote(moved, base.revision) if base.revision is not None else None, base=op.target_base,
+            content=None if base.revision is None else AtRemote(moved, base.revision, base.digest), base=op.target_base,
             op_id=op.op_id,
         )  # fmt: skip
 

@@ -38,8 +38,7 @@ class Renames:
     # removing
 
     def remove(self, node: Node, *, settle: float | None = None) -> None:
-        path, shown = self._tree.path(node), node.shown
-        local = (node.draft is not None and node.draft.local) or (shown is not None and shown.local)
+        path, shown, local = self._tree.path(node), node.shown, self._tree.is_local(node)
         self.keep_directory(parent_of(path))
         self._files.unlink(node)
         if local:
@@ -84,22 +83,26 @@ class Renames:
         if target is not None:
             if target.kind is Kind.DIRECTORY:
                 raise FileError(errno.EISDIR, name)
-            await self._files.keep_for_readers(target)
-        listing = await self._tree.listing(parent)
-        local = (node.draft is not None and node.draft.local) or (node.shown is not None and node.shown.local)
-        becomes_local = self._tree.overlay.is_litter(new, listing) and (target is None or self.is_local(target))
-        if becomes_local and not local:
-            await self._to_litter(node, target, parent, name)
-        elif local and becomes_local:
-            self._litter_to_litter(node, target, parent, name)
-        elif local:
-            self._from_litter(node, target, parent, name)
-        else:
-            self._readdress(node, target, parent, name)
+            await self._files.drafts.keep_for_readers(target)
+        local = self._tree.is_local(node)
+        becomes_local = self._tree.overlay.is_litter(new, self._tree.held(parent)) and (
+            target is None or self._tree.is_local(target)
+        )
+        body = await self._brought(node) if becomes_local and not local else None
+        if node.detached or parent.detached or (target is not None and target.detached):
+            if body is not None:
+                self._spool.remove(body)
+            raise FileError(errno.ESTALE, f"{new}: changed elsewhere while it was renamed")
+        with self._ledger.transaction():
+            if body is not None:
+                self._to_litter(node, target, parent, name, body)
+            elif local and becomes_local:
+                self._litter_to_litter(node, target, parent, name)
+            elif local:
+                self._from_litter(node, target, parent, name)
+            else:
+                self._readdress(node, target, parent, name)
         self._tree.listings.touched(new)
-
-    def is_local(self, node: Node) -> bool:
-        return node.draft.local if node.draft is not None else node.shown is not None and node.shown.local
 
     def _replace(self, target: Node | None) -> Base:
         """The target's name is taken over: its handles keep their bytes. Returns what the remote is known to hold
@@ -110,7 +113,7 @@ class Renames:
         base = target.shown.base if target.shown is not None else ABSENT
         path = self._tree.path(target)
         self._files.unlink(target)
-        if self.is_local(target):
+        if self._tree.is_local(target):
             self._ledger.forget(path)
         self._tree.inodes.detach(target)
         return base
@@ -137,12 +140,10 @@ class Renames:
         if shown is not None:
             self._tree.show(node, shown if shown.size is not None else replace(shown, size=size))
 
-    async def _to_litter(self, node: Node, target: Node | None, parent: Node, name: str) -> None:
-        """A file becomes an editor's backup: its bytes come here first, and the delete of the old name waits for a new
+    def _to_litter(self, node: Node, target: Node | None, parent: Node, name: str, body: Body) -> None:
+        """A file becomes an editor's backup, whose bytes are here by now; the delete of the old name waits for a new
         file there.
         """
-        await self._files.journal(node)
-        body = await self._bring(node)
         old, new = self._tree.path(node), join(self._tree.path(parent), name)
         kept = self._ledger.node(old) or LocalNode(path=old)
         shown = node.shown
@@ -159,8 +160,9 @@ class Renames:
                 node, replace(shown, content=Unsent(body), base=ABSENT, local=True, op_id=None, size=body.size)
             )
 
-    async def _bring(self, node: Node) -> Body:
-        """A copy of the file's bytes in a spool draft that the journal knows as litter."""
+    async def _brought(self, node: Node) -> Body:
+        """A copy of the file's bytes in a spool draft, for the journal to know as litter."""
+        await self._files.journal(node)
         shown = node.shown
         draft = self._spool.create()
         try:
@@ -171,7 +173,7 @@ class Renames:
                 await copy(source, draft)
                 source.close()
             elif shown is not None and isinstance(shown.content, AtRemote):
-                await self._tree.contents.copy(shown.content.path, shown.content.revision, draft)
+                await self._tree.contents.copy(shown.content, draft)
             return await trio.to_thread.run_sync(lambda: draft.body)
         except BaseException:
             self._spool.remove(Body(size=0, digest=None, draft=draft.draft_id))

@@ -1,7 +1,8 @@
 """The bytes that a virtual file shows, shared by everybody who looks at one moment.
 
-Invariant: size, time and bytes of a file come from one rendering. A rendering is replaced only when it is older than a
-second, or than the last change made through this mount, and nobody reads it; whoever opened it reads it to its end.
+Invariant: size, time and bytes of a file come from one rendering. A rendering is replaced only when nobody reads it and
+it is older than a second, than the last change made through this mount, or, by a tenth of a second, than the journal;
+whoever opened it reads it to its end. So what a script asks after ``fsmount wait`` is what has become of its writes.
 (``lookup``, ``getattr`` and ``open`` are separate requests: rendering at each of them makes ``tar`` see a file change.)
 """
 
@@ -14,17 +15,20 @@ from fsmount.ports import Clock, Facts
 from fsmount.status import Snapshot, snapshot
 
 FRESH = 1.0
+OVERTAKEN = 0.1
+"""Seconds for which a rendering stands although the queue has moved on: longer than from a lookup to its open."""
 _SWEPT_ABOVE = 512
 
 
 class Age:
-    """When something was made: seconds on the monotonic clock, and after how many changes."""
+    """When something was made: seconds on the monotonic clock, after how many changes, at which journal."""
 
-    __slots__ = ("changes", "made")
+    __slots__ = ("changes", "made", "version")
 
-    def __init__(self, made: float, changes: int) -> None:
+    def __init__(self, made: float, changes: int, version: int) -> None:
         self.made = made
         self.changes = changes
+        self.version = version
 
 
 class Rendering:
@@ -85,7 +89,8 @@ class Renderings:
         return rendering
 
     def _now(self) -> Age:
-        return Age(self._clock.monotonic(), self._changes)
+        return Age(self._clock.monotonic(), self._changes, self._facts.journal.version())
 
     def _is_fresh(self, age: Age) -> bool:
-        return age.changes == self._changes and self._clock.monotonic() - age.made <= FRESH
+        lasts = FRESH if age.version == self._facts.journal.version() else OVERTAKEN
+        return age.changes == self._changes and self._clock.monotonic() - age.made <= lasts

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
-from fsmount.model import ABSENT, Base, Body, Kind, OpId, RemotePath, Revision
+from fsmount.model import ABSENT, Base, Body, Digest, Kind, OpId, RemotePath, Revision
 
 
 class Unsent(Struct, frozen=True):
@@ -14,10 +14,14 @@ class Unsent(Struct, frozen=True):
 
 
 class AtRemote(Struct, frozen=True):
-    """Bytes at the remote (or in the cache): one revision of the file at ``path`` there."""
+    """Bytes at the remote (or in the cache): one revision of the file at ``path`` there.
+
+    ``digest`` where a listing told it: a remote that was set up anew counts its revisions from the beginning.
+    """
 
     path: RemotePath
     revision: Revision
+    digest: Digest | None = None
 
 
 Content = Unsent | AtRemote

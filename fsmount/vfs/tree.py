@@ -55,6 +55,11 @@ class Tree:
         """Where the node stands on the remote."""
         return self.inodes.path(node)
 
+    @staticmethod
+    def is_local(node: Node) -> bool:
+        """Whether the file lives on this mount only."""
+        return node.draft.local if node.draft is not None else node.shown is not None and node.shown.local
+
     async def listing(self, directory: Node) -> Listing:
         """What the remote has in a directory. A checkpoint where it must be asked; raises RemoteError."""
         return await self.listings.directory(self.path(directory))
@@ -108,10 +113,10 @@ class Tree:
             return known
         if shown is None:
             if known is not None:
-                self.inodes.detach(known)
+                self.inodes.overtake(known)
             return None
         if known is not None and known.handles and _another_version(known.shown, shown):
-            self.inodes.detach(known)
+            self.inodes.overtake(known)
         node = self.inodes.node(parent, name, shown.kind)
         self.show(node, shown)
         return node
@@ -134,7 +139,7 @@ class Tree:
             if node.shown is not None and node.shown.content == shown.content:
                 shown = replace(shown, size=node.shown.size)
             if shown.size is None:
-                shown = replace(shown, size=self.contents.known_size(content.path, content.revision))
+                shown = replace(shown, size=self.contents.known_size(content))
         node.shown = shown
 
     # a whole directory
@@ -144,6 +149,13 @@ class Tree:
 
         A checkpoint; raises RemoteError where the remote must be asked and cannot be.
         """
+        found, failure = await self.known_children(directory)
+        if failure is not None:
+            raise failure
+        return found
+
+    async def known_children(self, directory: Node) -> tuple[list[tuple[str, Shown]], RemoteError | None]:
+        """The same as far as it is known, and why that is not everything; None where it is. A checkpoint."""
         try:
             listing, failure = await self.listing(directory), None
         except RemoteError as error:
@@ -152,9 +164,7 @@ class Tree:
         for node in self._writing:
             if node.parent is directory and not node.detached and node.shown is not None:
                 found[node.name] = node.shown
-        if failure is not None and not found:
-            raise failure
-        return sorted(found.items())
+        return sorted(found.items()), failure
 
     def held(self, directory: Node) -> Listing:
         """What is known of a directory at the remote, current or not."""
@@ -174,16 +184,12 @@ class Tree:
         async def one(content: AtRemote) -> None:
             async with limit:
                 with contextlib.suppress(RemoteError, FileError):
-                    await self.contents.size(content.path, content.revision)
+                    await self.contents.size(content)
 
         async with trio.open_nursery() as nursery:
             for _, shown in children:
                 content = shown.content
-                if (
-                    shown.size is None
-                    and isinstance(content, AtRemote)
-                    and self.contents.known_size(content.path, content.revision) is None
-                ):
+                if shown.size is None and isinstance(content, AtRemote) and self.contents.known_size(content) is None:
                     nursery.start_soon(one, content)
 
     # attributes
@@ -236,7 +242,7 @@ class Tree:
     async def _measured(self, node: Node, shown: Shown) -> Shown:
         if not isinstance(shown.content, AtRemote):
             raise FileError(errno.EIO, f"{self.path(node)}: its content is at an unknown revision")
-        size = await self.contents.size(shown.content.path, shown.content.revision)
+        size = await self.contents.size(shown.content)
         if node.shown is not None and node.shown.content == shown.content:
             node.shown = replace(node.shown, size=size)
         return replace(shown, size=size)
@@ -304,8 +310,9 @@ def _another_version(now: Shown | None, then: Shown) -> bool:
             and isinstance(then.content, AtRemote)
             and now.content.body.digest != then.base.digest
         )
-    same = now.base.digest is not None and now.base.digest == then.base.digest
-    return now.content.revision != then.content.revision and not same
+    if now.content.digest is not None and then.content.digest is not None:
+        return now.content.digest != then.content.digest
+    return now.content.revision != then.content.revision
 
 
 def check_length(name: str) -> None:

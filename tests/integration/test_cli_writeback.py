@@ -115,6 +115,27 @@ def test_by_provider(mount: Mount) -> None:
     assert len(dead(mount)) == 1
 
 
+def test_by_a_provider_that_has_none(mount: Mount) -> None:
+    refused(mount, "a.json")
+    done = mount.fsmount("writeback", "retry", "--provider", "nope", "--wait")
+    assert done.stdout.startswith("no dead letters of provider nope\n")
+
+
+def test_of_several_of_one_path_the_newest_is_retried(mount: Mount) -> None:
+    mount.server.rules(NO_TITLE)
+    for number in (1, 2, 3):
+        mount.sh("echo $0 > $MOUNT/github/a.json".replace("$0", str(number)))
+        until(lambda: len(dead(mount)) == number, "it is a dead letter")  # noqa: B023 - called at once
+    newest = dead(mount)[-1]
+    mount.server.rules("")
+    done = mount.fsmount("writeback", "retry", "--all", "--wait")
+    assert done.returncode == 0, done
+    assert "2 older dead letters of these paths are left" in done.stdout
+    assert f"{newest} will be tried again" in done.stdout
+    assert mount.server.get("/github/a.json") == b"3\n"
+    until(lambda: not dead(mount), "the older ones are discarded")
+
+
 def test_without_a_daemon_the_same_commands_work(mount: Mount) -> None:
     first, second = refused(mount, "a.json", "b.json")
     done = mount.umount()
@@ -133,6 +154,7 @@ def test_without_a_daemon_the_same_commands_work(mount: Mount) -> None:
     done = mount.fsmount("wait")
     assert done.returncode == 1
     assert "1 op" in done.stderr
+    assert f"fsmount mount {mount.server.remote} {mount.point}\n" in done.stderr
 
     mount.server.rules("")
     mount.server.start()
@@ -169,7 +191,10 @@ def test_waiting_has_an_end(mount: Mount) -> None:
     mount.sh("echo a > $MOUNT/github/a.txt")
     done = mount.fsmount("wait", "--timeout", "1")
     assert done.returncode == 6
-    assert "1 op of 1 still waiting after 1 s" in done.stderr
+    assert "1 op of 1 still waiting after 1 s: the remote cannot be reached" in done.stderr
+    assert mount.fsmount("wait", str(mount.point), "--timeout", "1").stderr.endswith(
+        f"fsmount writeback status {mount.point}\n"
+    )
 
 
 def test_on_a_terminal_it_shows_a_bar(mount: Mount) -> None:

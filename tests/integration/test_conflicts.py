@@ -82,8 +82,10 @@ def test_a_foreign_change_before_our_put_is_a_conflict_and_both_survive(mount: M
     assert kept(mount, b"theirs\n")
 
     mount.sh("echo mine again > $MOUNT/docs/save")
-    newer = letter_of(mount, "/docs/save", 2)
-    assert (newer["reason"], newer["baseRevision"]) == ("conflict", base)
+    until(lambda: bool(mount.ops("discarded")), "the newer conflict takes the older one's place")
+    newer = letter_of(mount, "/docs/save")
+    assert (newer["reason"], newer["baseRevision"], newer["opId"] != letter["opId"]) == ("conflict", base, True)
+    assert [op["supersededBy"] for op in mount.ops("discarded")] == [newer["opId"]]
     assert mount.server.get("/docs/save") == b"theirs\n"
     mount.sh("mv $MOUNT/.relay/dead-letter/*.json $MOUNT/.relay/discarded/")
     until(lambda: mount.out("cat $MOUNT/docs/save") == "theirs\n", "the path shows the remote's version")
@@ -203,7 +205,8 @@ def hold_open(mount: Mount, name: str) -> subprocess.Popen[str]:
 def test_what_is_written_to_a_version_that_was_replaced_meanwhile_is_a_conflict(mount: Mount) -> None:
     base = revision(mount, "/docs/open")
     with hold_open(mount, "open") as writer:
-        assert writer.stdout is not None and writer.stdout.readline() == "base\n"
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "base\n"
         theirs = mount.server.put("/docs/open", "theirs\n")
         until(lambda: mount.out("cat $MOUNT/docs/open") == "theirs\n", "others see the new version")
         assert writer.communicate("go\n")[0] == "closed 0\n"
@@ -215,7 +218,8 @@ def test_what_is_written_to_a_version_that_was_replaced_meanwhile_is_a_conflict(
 
 def test_what_is_written_to_a_file_that_was_removed_meanwhile_is_not_lost(mount: Mount) -> None:
     with hold_open(mount, "opened and removed") as writer:
-        assert writer.stdout is not None and writer.stdout.readline() == "base\n"
+        assert writer.stdout is not None
+        assert writer.stdout.readline() == "base\n"
         mount.server.delete("/docs/opened and removed")
         until(lambda: "opened" not in mount.out("ls $MOUNT/docs"), "others see that it is gone")
         assert writer.communicate("go\n")[0] == "closed 0\n"

@@ -159,3 +159,26 @@ def test_one_signal_drains_and_a_second_ends_at_once(mount: Mount) -> None:
     mount.start()
     mount.delivered()
     assert (mount.server.get("/work/f.txt"), mount.server.get("/work/g.txt")) == (b"new\n", b"some\nmore\n")
+
+
+def test_a_signal_publishes_no_half_file(tmp_path: Path, relay_server: RelayServer) -> None:
+    relay_server.put("/work/f.txt", "whole\n")
+    options = ("--settle", "0.1", "--open-settle", "0.2", "--drain", "2")
+    with Mount(tmp_path, relay_server, *options) as mount:
+        write = (
+            "import os, sys; f = os.open(sys.argv[1], os.O_WRONLY | os.O_TRUNC); os.write(f, b'ha');"
+            " print('half', flush=True); sys.stdin.readline()"
+        )
+        with subprocess.Popen(
+            ["timeout", "-s", "KILL", "20", "python3", "-c", write, f"{mount.point}/work/f.txt"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=mount.environment,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            assert process.stdout.readline() == "half\n"
+            os.kill(mount.pid, signal.SIGTERM)
+            until(lambda: not Path(f"/proc/{mount.pid}").exists(), "the daemon has ended")
+            process.communicate("\n")
+        assert relay_server.get("/work/f.txt") == b"whole\n"
+        mount.start()
+        letter = mount.dead_letter()
+        assert (letter["reason"], mount.out(f"cat $MOUNT/.relay/content/{letter['opId']}")) == ("interrupted", "ha")

@@ -383,6 +383,13 @@ def test_without_the_remote_files_are_still_made(quick: Mount) -> None:
     assert quick.server.get("/d/newer") == b"new\n"
 
 
+def test_more_than_the_remote_takes_is_refused_at_once(place: Place) -> None:
+    assert "File too large" in place.fails("truncate -s 100M large")
+    assert "File too large" in place.fails("head -c 1M /dev/zero | dd of=large seek=100M bs=1M oflag=seek_bytes")
+    assert place.out("stat -c %s large") == "0\n"
+    place.sh("truncate -s 100M .large.swp; rm large .large.swp")
+
+
 def test_a_read_only_mount_takes_nothing(tmp_path: Path, relay_server: RelayServer) -> None:
     relay_server.put("/f", "x")
     with Mount(tmp_path, relay_server, "--read-only") as mount:

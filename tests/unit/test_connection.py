@@ -173,8 +173,11 @@ async def test_a_refused_credential_is_looked_at_until_it_changes(
     rig.remote.authorized = False
     nursery.start_soon(rig.connection.run)
     await rig.until(ConnectionState.AUTH)
-    await trio.sleep(20)
+    await trio.sleep(1)
     assert rig.probes == 1, "the refused credential is not tried again at once"
+    for _ in range(400):  # small steps: the clock jumps to the next deadline even while a thread looks
+        await trio.sleep(0.5)
+    assert 6 <= rig.probes <= 8, "after 2, 4, 8, 16, 32, 60, 60 s"
     rig.remote.renew()
     assert await rig.until(ConnectionState.ONLINE) < 2.5
     assert [line.level for line in rig.log.of("credential")] == ["warning", "info", "info"]
@@ -187,7 +190,23 @@ async def test_a_refusal_that_was_the_servers_mistake_ends_without_a_new_credent
     await rig.until(ConnectionState.ONLINE)
     rig.connection.refused()
     assert rig.connection.state is ConnectionState.AUTH
-    assert await rig.until(ConnectionState.ONLINE) == pytest.approx(60, abs=2)
+    assert await rig.until(ConnectionState.ONLINE) == pytest.approx(2, abs=1.5)
+
+
+async def test_a_credential_that_only_probes_accept_is_tried_ever_less_often(
+    autojump_clock: MockClock, rig: Rig, nursery: trio.Nursery
+) -> None:
+    nursery.start_soon(rig.connection.run)
+    await rig.until(ConnectionState.ONLINE)
+    await trio.sleep(10)
+    waits = []
+    for _ in range(6):
+        rig.connection.refused()
+        waits.append(await rig.until(ConnectionState.ONLINE))
+    assert waits == pytest.approx([2, 4, 8, 16, 32, 60], abs=1.5)
+    await trio.sleep(100)
+    rig.connection.refused()
+    assert await rig.until(ConnectionState.ONLINE) == pytest.approx(2, abs=1.5)
 
 
 async def test_an_answer_ends_offline_but_not_auth(autojump_clock: MockClock, rig: Rig) -> None:

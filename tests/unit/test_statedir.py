@@ -117,17 +117,17 @@ def test_a_lock_without_a_readable_name_is_still_a_lock(tmp_path: Path) -> None:
 def test_it_remembers_its_remote(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path)
     assert state.identity() is None
-    assert not state.check_remote(REMOTE, unresolved=3)
+    assert not state.check_remote(REMOTE, held=3)
     state.claim_for(REMOTE, "0.1.0")
-    assert state.check_remote(REMOTE, unresolved=3)
+    assert state.check_remote(REMOTE, held=3)
 
 
 def test_another_remote_is_refused_while_ops_remain(tmp_path: Path) -> None:
     state = StateDirectory(tmp_path)
     state.claim_for(REMOTE, "0.1.0")
-    with pytest.raises(StateError, match="2 unresolved ops"):
-        state.check_remote("relayfile+http://other/w", unresolved=2)
-    assert not state.check_remote("relayfile+http://other/w", unresolved=0)
+    with pytest.raises(StateError, match="it holds 2 of its ops"):
+        state.check_remote("relayfile+http://other/w", held=2)
+    assert not state.check_remote("relayfile+http://other/w", held=0)
 
 
 def test_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> None:
@@ -135,7 +135,7 @@ def test_a_newer_version_is_refused_and_untouched(tmp_path: Path) -> None:
     newer = msgspec.json.encode({"remote": REMOTE, "schema": SCHEMA + 1, "version": "9.0"})
     (tmp_path / "remote.json").write_bytes(newer)
     with pytest.raises(StateError, match=r"newer fsmount \(9\.0\)"):
-        state.check_remote(REMOTE, unresolved=0)
+        state.check_remote(REMOTE, held=0)
     assert (tmp_path / "remote.json").read_bytes() == newer
 
 

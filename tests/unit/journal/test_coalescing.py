@@ -50,6 +50,31 @@ def test_made_again_after_a_refused_removal_supersedes_it(world: World) -> None:
     assert (gone.op.op_id, gone.superseded_by) == (dead, made)
 
 
+def test_removing_what_was_saved_over_a_refused_file_does_not_bring_that_one_back(world: World) -> None:
+    save(world, A, "one")
+    refuse(world)
+    save(world, A, "two")
+    remove(world, A)
+    assert (world.shows(A), queue(world)) == (None, [])
+
+
+def test_renaming_what_was_saved_over_a_refused_file_does_not_bring_that_one_back(world: World) -> None:
+    save(world, A, "one")
+    refuse(world)
+    save(world, A, "two")
+    rename(world, A, B)
+    assert (world.shows(A), world.shows(B)) == (None, "two")
+
+
+def test_removing_what_was_moved_from_a_refused_file_does_not_bring_that_one_back(world: World) -> None:
+    save(world, A, "one")
+    (claim,) = due(world)
+    rename(world, A, B)
+    world.refuse(claim)
+    remove(world, B)
+    assert (world.shows(A), world.shows(B)) == (None, None)
+
+
 def test_created_and_removed_at_once_leaves_nothing(world: World) -> None:
     save(world, A, "one")
     remove(world, A)

@@ -87,7 +87,10 @@ def test_a_save_after_a_conflict_conflicts_again(world: World) -> None:
     save(world, A, "mine again")
     deliver(world)
     assert world.remote.content(A) == "theirs"
-    assert [record.reason for record in world.records(State.DEAD)] == [Reason.CONFLICT] * 2
+    newer = only(world, State.DEAD)
+    assert newer.reason is Reason.CONFLICT
+    (older,) = world.records(State.DISCARDED)
+    assert older.superseded_by == newer.op.op_id
 
 
 def test_a_lost_answer_is_no_conflict(world: World) -> None:

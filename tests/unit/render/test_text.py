@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from fsmount.model import Connection, ConnectionState, RemotePath, Transfer
+from fsmount.model import Connection, ConnectionState, Reason, RemotePath, Transfer
 from fsmount.render import readme, text
 from fsmount.status import AtRest, snapshot
 from tests.support.facts import Mounted
@@ -54,6 +54,35 @@ def test_without_a_daemon_the_command_line_retries(mounted: Mounted) -> None:
     shown = text.status(snapshot(AtRest(identity, mounted.journal, mounted.clock)))
     assert f"fsmount writeback retry --opId {op_id} /mnt/notes" in shown
     assert "mv " not in shown
+
+
+@pytest.mark.parametrize(
+    ("reason", "commands"),
+    [
+        (Reason.CONFLICT, ("discarded/", "cp")),
+        (Reason.REMOTE_DELETED, ("discarded/", "cp")),
+        (Reason.INTERRUPTED, ("cp", "discarded/")),
+        (Reason.TOO_LARGE, ("discarded/",)),
+        (Reason.CORRUPT_SPOOL, ("discarded/",)),
+        (Reason.FORBIDDEN, ("get permission there, then: mv", "retry/")),
+        (Reason.EXHAUSTED, ("retry/",)),
+    ],
+)
+def test_a_dead_letter_stands_with_the_way_out_of_its_reason(
+    mounted: Mounted, reason: Reason, commands: tuple[str, ...]
+) -> None:
+    op_id = mounted.dead("/a/x", reason=reason)
+    lines = text.status(snapshot(mounted)).splitlines()
+    line = lines[next(number for number, one in enumerate(lines) if one.startswith("  /a/x")) + 1]
+    places = [line.index(command) for command in commands]
+    assert places == sorted(places)
+    assert ("retry/" in line) == ("retry/" in commands)
+    if "cp" in commands:
+        assert f"cp /mnt/notes/.relay/content/{op_id} /mnt/notes/a/x" in line
+    stopped = replace(mounted.identity, pid=None, started_at=None)
+    at_rest = text.status(snapshot(AtRest(stopped, mounted.journal, mounted.clock)))
+    assert ("writeback retry" in at_rest) == ("retry/" in commands)
+    assert "mv " not in at_rest
 
 
 def test_many_dead_letters_are_cut_and_counted(mounted: Mounted) -> None:

@@ -12,6 +12,7 @@ import httpx
 import pytest
 
 from fsmount.errors import StateError
+from fsmount.server.rules import ACTIONS
 from fsmount.server.serve import ServeOptions, run
 from fsmount.server.store import Store
 from fsmount.server.tokens import DAY, Issuer, issuer, keep_token
@@ -118,7 +119,8 @@ def test_bad_rules_are_said_on_stderr_and_skipped(tmp_path: Path) -> None:
         with pytest.raises(httpx.HTTPStatusError, match="422"):
             server.put("/a", "x")
         assert server.stderr() == (
-            f"fsmount: serve: rule in {server.rules_file}, line 2, skipped: unknown action 'explode'\n"
+            f"fsmount: serve: rule in {server.rules_file}, line 2, skipped: unknown action 'explode'; "
+            f"there are: {ACTIONS}\n"
         )
 
 

@@ -170,11 +170,19 @@ def test_an_op_in_another_state_or_unknown_is_not_there(relay: Relay) -> None:
 
 def test_a_rendering_is_shared_for_a_second(relay: Relay) -> None:
     before = relay.tree.lookup(CONTROL_ROOT, "status.json")
-    relay.mounted.dead("/a/x")
     relay.mounted.clock.advance(0.9)
     assert relay.tree.getattr(before.ino) == before
-    assert json.loads(relay.read("status.json"))["queue"]["deadLetter"] == 0
     relay.mounted.clock.advance(0.2)
+    assert relay.tree.getattr(before.ino).mtime == relay.mounted.clock.now()
+
+
+def test_a_rendering_that_the_queue_has_overtaken_stands_for_a_moment(relay: Relay) -> None:
+    before = relay.tree.lookup(CONTROL_ROOT, "status.json")
+    relay.mounted.dead("/a/x")
+    relay.mounted.clock.advance(0.09)
+    assert relay.tree.getattr(before.ino) == before
+    assert json.loads(relay.read("status.json"))["queue"]["deadLetter"] == 0
+    relay.mounted.clock.advance(0.02)
     after = relay.tree.getattr(before.ino)
     assert after.mtime == after.ctime == relay.mounted.clock.now()
     assert json.loads(relay.read("status.json"))["queue"]["deadLetter"] == 1
@@ -203,7 +211,7 @@ def test_a_handle_reads_the_rendering_that_it_opened(relay: Relay) -> None:
 
 def test_all_renderings_of_one_moment_agree(relay: Relay) -> None:
     relay.read("status")
-    relay.mounted.clock.advance(0.5)
+    relay.mounted.clock.advance(0.05)
     relay.mounted.dead("/a/x")
     assert json.loads(relay.read("status.json"))["queue"]["deadLetter"] == 0
     assert json.loads(relay.read("state.json"))["outbox"]["failed"] == 0
