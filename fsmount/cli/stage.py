@@ -78,7 +78,8 @@ def stage(mountpoint: Path | None) -> Iterator[Stage]:
             place.mkdir()
         rules = folder / "rules"
         rules.write_text(RULE)
-        server = _start_server(folder, rules, environment)
+        with _uninterrupted():
+            server = _start_server(folder, rules, environment)
         remote, token_file = _where(server)
         ready = Stage(
             folder=folder, mountpoint=place, remote=remote, token_file=token_file, rules=rules, environment=environment
@@ -88,6 +89,19 @@ def stage(mountpoint: Path | None) -> Iterator[Stage]:
         yield ready
     finally:
         _strike(folder, place, environment, server)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Puts Ctrl-C off to the end: a process that was just started is known by then, and can be ended."""
+    asked: list[int] = []
+    before = signal.signal(signal.SIGINT, lambda number, _frame: asked.append(number))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+    if asked:
+        raise KeyboardInterrupt
 
 
 def _install(folder: Path) -> None:

@@ -86,16 +86,17 @@ async def serve(options: ServeOptions, *, task_status: trio.TaskStatus[Serving] 
 
 async def _until_signalled(options: ServeOptions) -> int:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        failure: FsmountError | None = None
+        failure: FsmountError | BrokenPipeError | None = None
         async with trio.open_nursery() as nursery:
             try:
                 serving = await nursery.start(serve, options)
-            except FsmountError as error:
-                # Kept until the nursery has ended, which would wrap it in a group.
-                failure = error
-            else:
                 sys.stdout.write(f"serving {serving.remote}  token-file {serving.token_file}\n")
                 sys.stdout.flush()
+            except (FsmountError, BrokenPipeError) as error:
+                # Kept until the nursery has ended, which would wrap it in a group.
+                failure = error
+                nursery.cancel_scope.cancel()
+            else:
                 await anext(signals)
                 nursery.cancel_scope.cancel()
         if failure is not None:
