@@ -13,10 +13,11 @@ from urllib.parse import quote, unquote, urlsplit
 
 from msgspec import Struct
 
-from fsmount.errors import UsageError
+from fsmount.errors import MachineLacks, UsageError
 from fsmount.model import ROOT, RemotePath
 
 SCHEMES = {"relayfile+http": "http", "relayfile+https": "https"}
+_LONGEST_NAME = 190
 DEFAULT_LITTER = (
     ".*.sw?", ".*.sw??", "*~", "4913", ".#*", "#*#", ".~lock.*#", ".goutputstream-*", ".nfs*", ".fuse_hidden*",
     ".DS_Store", "._*",
@@ -39,8 +40,13 @@ class RemoteUrl(Struct, frozen=True, kw_only=True):
 
 def parse_remote(text: str) -> RemoteUrl:
     """Reads ``relayfile+http(s)://HOST[:PORT]/WORKSPACE[/SUBTREE]``; raises UsageError with what is wrong."""
-    parts = urlsplit(text)
     shape = "a remote looks like relayfile+http://HOST[:PORT]/WORKSPACE[/SUBTREE]"
+    try:
+        parts, unclean = urlsplit(text), re.search(r"[\x00-\x20\x7f-\xa0\ud800-\udfff]", text)
+    except ValueError as error:
+        raise UsageError(f"the remote {_shown(text)!r} is no URL: {error}", hint=shape) from error
+    if unclean:
+        raise UsageError(f"the remote {_shown(text)!r} holds blanks or characters that no URL has", hint=shape)
     if parts.scheme not in SCHEMES:
         raise UsageError(f"unknown remote {_shown(text)!r}", hint=shape)
     if parts.username or parts.password:
@@ -53,10 +59,12 @@ def parse_remote(text: str) -> RemoteUrl:
         port = parts.port
     except ValueError as error:
         raise UsageError(f"the remote {_shown(text)!r} has no valid port", hint=shape) from error
+    if port == 0:
+        raise UsageError(f"the remote {_shown(text)!r} has port 0", hint="give the port that the server listens on")
     if not parts.hostname:
         raise UsageError(f"the remote {_shown(text)!r} names no host", hint=shape)
-    segments = [unquote(part) for part in parts.path.strip("/").split("/")]
-    if not segments[0] or any(part in ("", ".", "..") or "/" in part for part in segments):
+    segments = _segments(parts.path)
+    if segments is None:
         raise UsageError(
             f"the remote {_shown(text)!r} names no workspace or a path with empty or dot segments", hint=shape
         )
@@ -69,15 +77,29 @@ def parse_remote(text: str) -> RemoteUrl:
     )
 
 
+def _segments(path: str) -> list[str] | None:
+    """The decoded names, the workspace first; None where that is no path."""
+    try:
+        segments = [unquote(part, errors="strict") for part in path.strip("/").split("/")]
+    except UnicodeDecodeError:
+        return None
+    if not segments[0] or any(part in ("", ".", "..") or "/" in part or "\0" in part for part in segments):
+        return None
+    return segments
+
+
 def _shown(text: str) -> str:
     """The URL for an error message, without anything that stands before an ``@``."""
     return re.sub(r"//[^/@]*@", "//***@", text)
 
 
 def mount_name(remote: RemoteUrl) -> str:
-    """The default name: host, port and path with all but ``[A-Za-z0-9.-]`` as ``_``, and 6 hex of the URL's digest."""
+    """The default name: host, port and path with all but ``[A-Za-z0-9.-]`` as ``_``, and 6 hex of the URL's digest.
+
+    What a directory's name has no room for is left out; the digest still tells two remotes apart.
+    """
     url = str(remote)
-    readable = re.sub(r"[^A-Za-z0-9.-]", "_", url.partition("://")[2])
+    readable = re.sub(r"[^A-Za-z0-9.-]", "_", url.partition("://")[2])[:_LONGEST_NAME]
     return f"{readable}-{hashlib.sha256(url.encode()).hexdigest()[:6]}"
 
 
@@ -109,12 +131,20 @@ class Config(Struct, frozen=True, kw_only=True):
     litter_delete_settle: float = 10.0
     open_settle: float = 5.0
     max_attempts: int = 8
+    max_deletes: int = 100
+    """Deletes within a minute beyond which they are held."""
     keep_discarded: float = 30 * 86400.0
+    discard_limit: int | None = 10 * 1024**3
     drain: float = 10.0
     cache_limit: int = 10 * 1024**3
     spool_limit: int | None = None
     """None: 80 % of the disk."""
     read_only: bool = False
+    write_through: bool = False
+    hide_relay: bool = False
+    break_lock: bool = False
+    noexec: bool = False
+    """Nothing on the mount can be run as a program."""
     nonempty: bool = False
     allow_other: bool = False
     uid: int = 0
@@ -124,13 +154,31 @@ class Config(Struct, frozen=True, kw_only=True):
 
 
 def state_home() -> Path:
-    """``$XDG_STATE_HOME/fsmount``: the state directories and the registry of mounts."""
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "fsmount"
+    """``$XDG_STATE_HOME/fsmount``: the state directories and the registry of mounts; raises MachineLacks."""
+    return _home("XDG_STATE_HOME", ".local/state")
 
 
 def cache_home() -> Path:
-    """``$XDG_CACHE_HOME/fsmount``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fsmount"
+    """``$XDG_CACHE_HOME/fsmount``; raises MachineLacks."""
+    return _home("XDG_CACHE_HOME", ".cache")
+
+
+def config_home() -> Path:
+    """``$XDG_CONFIG_HOME/fsmount``; raises MachineLacks."""
+    return _home("XDG_CONFIG_HOME", ".config")
+
+
+def _home(variable: str, usual: str) -> Path:
+    """A relative path in the variable counts as none, as the XDG Base Directory Specification has it."""
+    said = os.environ.get(variable, "")
+    if os.path.isabs(said):
+        return Path(said) / "fsmount"
+    home = os.path.expanduser("~")
+    if not os.path.isabs(home):
+        raise MachineLacks(
+            f"neither {variable} nor HOME says where this user's files are", hint=f"set {variable} to an absolute path"
+        )
+    return Path(home) / usual / "fsmount"
 
 
 _UNITS = {"": 1, "K": 1024, "M": 1024**2, "G": 1024**3, "T": 1024**4}

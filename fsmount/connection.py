@@ -18,7 +18,7 @@ import trio
 from fsmount.errors import Refusal, RemoteError, Unreachable
 from fsmount.model import Connection as Shown
 from fsmount.model import ConnectionState, Feed
-from fsmount.ports import Clock, EventLog, Remote
+from fsmount.ports import Clock, Details, EventLog, Remote
 from fsmount.retry import asked_wait, is_asked_about
 
 FIRST_PROBE = 1.0
@@ -47,6 +47,7 @@ class Connection:
         self._accepted_at = 0.0
         self._next_probe = 0.0
         self._suspected = False
+        self._limited = False
         self._probes = 0
         self._probing = trio.Lock()
         self._stirred = trio.Event()
@@ -117,6 +118,7 @@ class Connection:
         self._last_contact_at = self._clock.now()
         if self._state in (ConnectionState.OFFLINE, ConnectionState.UNKNOWN):
             self._come_back()
+        self._end_limit()
 
     def suspect(self) -> None:
         """Something got no answer: ``run`` probes as soon as it can."""
@@ -137,6 +139,11 @@ class Connection:
         self._next_probe = now + self._auth_wait()
         self._refusals += 1
         self._become(ConnectionState.AUTH)
+
+    def credential_read(self) -> None:
+        """A person says that the credential may be another one: whether it is accepted is found out now."""
+        self._refusals, self._next_probe = 0, self._clock.monotonic()
+        self.suspect()
 
     def _auth_wait(self) -> float:
         return min(LONGEST_AUTH_PROBE, FIRST_AUTH_PROBE * 2.0 ** min(self._refusals, 16))
@@ -184,7 +191,7 @@ class Connection:
         while self._state is ConnectionState.AUTH and self._clock.monotonic() < self._next_probe:
             await trio.sleep(CREDENTIAL_LOOK)
             if await trio.to_thread.run_sync(self._remote.credential_changed, abandon_on_cancel=True):
-                self._log.note("credential", "the credential has changed; trying it")
+                self._log.note("credential", "the credential has changed; trying it", details=Details(state="changed"))
                 self._refusals, self._next_probe = 0, self._clock.monotonic()
                 return
 
@@ -218,8 +225,14 @@ class Connection:
     def _limit(self, seconds: float) -> None:
         self._failures += 1
         self.limited_until = self._clock.monotonic() + seconds
-        self._log.note("connection", f"the remote asks to wait for {seconds:.0f} s", level="warning")
+        self._log.note(
+            "connection",
+            f"the remote asks to wait for {seconds:.0f} s",
+            level="warning",
+            details=Details(state=ConnectionState.LIMITED),
+        )
         self._become(ConnectionState.ONLINE, quietly=True)
+        self._limited = True
         self._stir()
 
     def _go_offline(self, error: RemoteError) -> None:
@@ -228,7 +241,12 @@ class Connection:
         self._next_probe = self._clock.monotonic() + wait
         if self._state is not ConnectionState.OFFLINE:
             self._offline_since = self._clock.now()
-            self._log.note("connection", f"offline: {error.message}; changes are kept and sent later", level="warning")
+            self._log.note(
+                "connection",
+                f"offline: {error.message}; changes are kept and sent later",
+                level="warning",
+                details=Details(state=ConnectionState.OFFLINE),
+            )
         self._become(ConnectionState.OFFLINE)
 
     def _come_back(self) -> None:
@@ -237,6 +255,13 @@ class Connection:
         if self._state is not ConnectionState.ONLINE:
             self._accepted_at = self._clock.monotonic()
         self._become(ConnectionState.ONLINE)
+        self._end_limit()
+
+    def _end_limit(self) -> None:
+        """The remote answers after the time for which it asked us to wait."""
+        if self._limited and self.state is ConnectionState.ONLINE:
+            self._limited = False
+            self._tell(ConnectionState.LIMITED, ConnectionState.ONLINE)
 
     def _backoff(self) -> float:
         return min(LONGEST_PROBE, FIRST_PROBE * 2.0 ** min(self._failures, 16))
@@ -247,6 +272,7 @@ class Connection:
             self._offline_since = None
         if state is before:
             return
+        self._limited = False
         if not quietly:
             self._tell(before, state)
         self._stir()
@@ -254,12 +280,16 @@ class Connection:
     def _tell(self, before: ConnectionState, state: ConnectionState) -> None:
         if state is ConnectionState.AUTH:
             self._log.note(
-                "credential", "the remote refuses the credential; uploads wait until it changes", level="warning"
+                "credential",
+                "the remote refuses the credential; uploads wait until it changes",
+                level="warning",
+                details=Details(state="refused"),
             )
         elif state is ConnectionState.ONLINE and before is ConnectionState.AUTH:
-            self._log.note("credential", "the remote accepts the credential again")
+            self._log.note("credential", "the remote accepts the credential again", details=Details(state="accepted"))
         elif state is ConnectionState.ONLINE:
-            self._log.note("connection", "online" if before is ConnectionState.UNKNOWN else "online again")
+            again = "online" if before is ConnectionState.UNKNOWN else "online again"
+            self._log.note("connection", again, details=Details(state=ConnectionState.ONLINE))
 
     def _stir(self) -> None:
         stirred, self._stirred = self._stirred, trio.Event()

@@ -6,6 +6,8 @@
                           │                                  │   ^                              │
                           ├──interrupt (recovery)────────────┼───┘                              │
                           ├──discard─────────────────────────┼────────────────────────────────> │
+                          ├──hold──> held ──discard──────────┼────────────────────────────────> │
+                          │<──retry───┘                      │                                  │
                           │<─────────────retry───────────────┴──────────────────────────────────┤
                           └──replace──> (gone)                                 purge ──> (gone)─┘
 
@@ -30,6 +32,7 @@ class Event(StrEnum):
     REPLACE = "replace"
     SUPERSEDE = "supersede"
     DISCARD = "discard"
+    HOLD = "hold"
     RETRY = "retry"
     PURGE = "purge"
 
@@ -42,6 +45,11 @@ TRANSITIONS: dict[tuple[State, Event], State | None] = {
     (State.PENDING, Event.INTERRUPT): State.DEAD,
     (State.PENDING, Event.REPLACE): GONE,
     (State.PENDING, Event.DISCARD): State.DISCARDED,
+    (State.PENDING, Event.HOLD): State.HELD,
+    (State.HELD, Event.INTERRUPT): State.DEAD,
+    (State.HELD, Event.RETRY): State.PENDING,
+    (State.HELD, Event.REPLACE): GONE,
+    (State.HELD, Event.DISCARD): State.DISCARDED,
     (State.SENDING, Event.POSTPONE): State.PENDING,
     (State.SENDING, Event.BURY): State.DEAD,
     (State.SENDING, Event.ACKNOWLEDGE): GONE,
@@ -67,7 +75,7 @@ def after(state: State, event: Event) -> State | None:
 
 def may_change(record: Record) -> bool:
     """Whether the op's path, body and base may still be changed: until its first attempt begins."""
-    return record.state is State.PENDING and not record.attempted
+    return record.state in (State.PENDING, State.HELD) and not record.attempted
 
 
 def blocks_when_dead(op: Op) -> bool:

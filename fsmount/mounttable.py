@@ -16,12 +16,16 @@ MOUNTINFO = Path("/proc/self/mountinfo")
 
 
 class MountLine(Struct, frozen=True, kw_only=True):
-    """One mount. ``device`` is ``MAJOR:MINOR``; a FUSE connection is named after its minor number."""
+    """One mount. ``device`` is ``MAJOR:MINOR``; a FUSE connection is named after its minor number.
+
+    ``user`` is the uid that mounted it, None where the line does not tell.
+    """
 
     mountpoint: str
     fstype: str
     source: str
     device: str
+    user: int | None = None
 
     @property
     def ours(self) -> bool:
@@ -47,8 +51,13 @@ def parse(line: bytes) -> MountLine | None:
         fstype, source = fields[dash + 1], fields[dash + 2]
     except (ValueError, IndexError):
         return None
+    user = re.search(rb"(?:^|,)user_id=(\d+)", b" ".join(fields[dash + 3 :]))
     return MountLine(
-        mountpoint=unescape(fields[4]), fstype=unescape(fstype), source=unescape(source), device=os.fsdecode(fields[2])
+        mountpoint=unescape(fields[4]),
+        fstype=unescape(fstype),
+        source=unescape(source),
+        device=os.fsdecode(fields[2]),
+        user=int(user[1]) if user else None,
     )
 
 

@@ -182,7 +182,7 @@ def _is_delete_storm(kind: OpKind, error: RemoteError) -> bool:
 class Breaker:
     """Stops uploads after many dead letters in a row: then something is wrong with more than the files.
 
-    Invariant: ``failing`` only turns false by an acknowledgement.
+    Invariant: ``failing`` only turns false by an acknowledgement or by a person's word.
     """
 
     LIMIT = 20
@@ -204,6 +204,10 @@ class Breaker:
 
     def acknowledged(self) -> None:
         """Everything may be sent again."""
+        self._in_a_row = 0
+
+    def reset(self) -> None:
+        """A person says that what was wrong is mended."""
         self._in_a_row = 0
 
     def tried(self, now: float) -> None:

@@ -3,7 +3,7 @@
 Invariant: at most one process at a time holds ``lock``, a kernel lock (flock(2)) that no crash leaves behind. What is
 written in that file only tells people who the holder is.
 
-    STATE/  journal.db  spool/  log  lock  remote.json  drain
+    STATE/  journal.db  spool/  log  events  lock  remote.json  drain
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import fcntl
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Self
 
@@ -20,10 +21,14 @@ import msgspec
 from msgspec import Struct
 
 from fsmount.errors import MachineLacks, StateError
+from fsmount.mounttable import is_within, mounts
 
 SCHEMA = 1
 """Grows when a directory written by this version can no longer be read by an older one."""
+_REMOTE = ("nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "fuse.ceph", "fuse.glusterfs", "lustre", "fuse.sshfs")
 _POLL = 0.02
+_CLOCK_SLACK = 2.0
+"""Seconds that the start of a program, counted from the boot, may seem to come after what it did then."""
 
 
 class Holder(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -43,6 +48,18 @@ class Holder(Struct, frozen=True, kw_only=True, rename="camel"):
         """Whether ``pid`` can be looked at and signalled from this process."""
         return (self.host, self.pid_namespace) == (os.uname().nodename, _pid_namespace())
 
+    @property
+    def lives(self) -> bool:
+        """Whether it is a program that runs here now, and not another one that has its pid by now."""
+        started = _started_at(self.pid) if self.here else None
+        return started is not None and started <= self.started_at + _CLOCK_SLACK
+
+    @property
+    def advice(self) -> str:
+        """What to do about a lock that another host, another container or nobody knows who holds."""
+        break_it = "if that one is gone for good, fsmount mount --break-lock takes its lock"
+        return f"pid {self.pid} is another program by now; {break_it}" if self.here else f"unmount it there; {break_it}"
+
     def __str__(self) -> str:
         return f"pid {self.pid}" if self.here else f"pid {self.pid} on {self.host} (another host or container)"
 
@@ -55,6 +72,28 @@ class Identity(Struct, frozen=True, kw_only=True):
     version: str = ""
 
 
+class Footprint:
+    """What a directory and those above it held before anything was made there."""
+
+    def __init__(self, directory: Path) -> None:
+        self._missing = [one for one in (directory, *directory.parents) if not os.path.lexists(one)]
+        self._directory = directory
+        self._names = frozenset() if self._missing else _names_in(directory)
+
+    def undo(self, *, shared: bool = False) -> None:
+        """Removes what has been made since; what cannot be removed stays, and in a shared directory all files."""
+        for name in frozenset() if shared else _names_in(self._directory) - self._names:
+            path = self._directory / name
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                with suppress(OSError):
+                    path.unlink()
+        for directory in self._missing:
+            with suppress(OSError):
+                directory.rmdir()
+
+
 class StateDirectory:
     """The paths in one state directory, its lock and its identity. Every method is plain blocking file access."""
 
@@ -63,16 +102,18 @@ class StateDirectory:
         self.journal = path / "journal.db"
         self.spool = path / "spool"
         self.log = path / "log"
+        self.events = path / "events"
         self._lock_file = path / "lock"
         self._identity_file = path / "remote.json"
         self._drain_file = path / "drain"
-        self._created = False
+        self._before = Footprint(path)
         self._descriptor: int | None = None
+        self._set_aside = path / "lock.old"
+        self._broke = False
 
     def create(self) -> Self:
         """Makes the directory (0700) where it is missing; raises MachineLacks where it cannot be made or written."""
         try:
-            self._created = not self.path.exists()
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise self._unwritable(error) from error
@@ -81,34 +122,101 @@ class StateDirectory:
         return self
 
     def abandon(self) -> None:
-        """Removes the directory if ``create`` made it: a first mount that failed leaves nothing behind."""
+        """Removes what was made since this object was: a first mount that failed leaves nothing behind."""
+        self._before.undo()
         self.unlock()
-        if self._created:
-            shutil.rmtree(self.path, ignore_errors=True)
 
     # who uses it
 
-    def lock(self, *, serving: bool = False, drain: float = 0.0, patience: float = 0.5) -> None:
+    def lock(
+        self, *, serving: bool = False, drain: float = 0.0, patience: float = 0.5, break_lock: bool = False
+    ) -> None:
         """Takes the lock for this process, trying for ``patience`` seconds; raises StateError naming the holder.
 
         ``serving`` says that it is a mount's daemon, and ``drain`` how many seconds it takes its leave; a drain that an
-        earlier one was asked for is forgotten then.
+        earlier one was asked for is forgotten then. ``break_lock`` takes it from whoever is no program that runs here.
         """
-        descriptor = self._open_lock()
         deadline = time.monotonic() + patience
-        while not _try_lock(descriptor, fcntl.LOCK_EX):
+        while (descriptor := self._taken()) is None:
             if time.monotonic() >= deadline:
-                os.close(descriptor)
-                raise self._held()
+                if not break_lock:
+                    raise self._held()
+                descriptor = self._broken()
+                break
             time.sleep(_POLL)
         self._descriptor = descriptor
+        if not break_lock:
+            self._check_unseen(descriptor)
         self._tell_who(descriptor, serving=serving, drain=drain)
         if serving:
             self._drain_file.unlink(missing_ok=True)
 
+    def _check_unseen(self, descriptor: int) -> None:
+        """Raises StateError where another host wrote its name and its lock might be one that this host is not shown."""
+        left = os.pread(descriptor, 4096, 0)
+        if left and (holder := _named_in(left)).host != os.uname().nodename and _is_remote(self.path):
+            self._descriptor = None
+            os.close(descriptor)
+            raise self._elsewhere(holder)
+
+    def _taken(self) -> int | None:
+        """The lock's descriptor; None while another has it, or has just put a new file in its place."""
+        descriptor = self._open_lock()
+        if _try_lock(descriptor, fcntl.LOCK_EX) and self._is_current(descriptor):
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def _is_current(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._lock_file))
+        except FileNotFoundError:
+            return False
+
+    def _broken(self) -> int:
+        """A lock on a new file under the old name: whoever held the old one holds what nobody looks at any more.
+
+        Until ``settle`` the old file is set aside, and ``unlock`` puts it back: a start that fails breaks nothing.
+        One at a time does this, so that nobody breaks the lock of the one who has just broken it.
+        """
+        directory = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(directory, fcntl.LOCK_EX)
+            holder = self.holder()
+            if holder is not None and (holder.lives or not holder.pid):
+                raise self._held()
+            scratch = self._lock_file.with_name(f".lock.{os.getpid()}")
+            descriptor = os.open(scratch, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            self._set_aside.unlink(missing_ok=True)
+            os.link(self._lock_file, self._set_aside)
+            scratch.replace(self._lock_file)
+            self._broke = True
+        except OSError as error:
+            raise self._unwritable(error) from error
+        finally:
+            os.close(directory)
+        return descriptor
+
+    @property
+    def locked(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._descriptor is not None
+
+    def settle(self) -> None:
+        """The start succeeded: a lock that was broken stays so."""
+        if self._broke:
+            self._broke = False
+            with suppress(OSError):
+                self._set_aside.unlink()
+
     def unlock(self) -> None:
         """Gives the lock back; nothing happens where it is not held."""
         if self._descriptor is not None:
+            if self._broke:
+                with suppress(OSError):
+                    self._set_aside.replace(self._lock_file)
+                self._broke = False
             os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
@@ -148,11 +256,16 @@ class StateDirectory:
 
     def _held(self) -> StateError:
         holder = self.holder()
+        if holder is not None and holder.pid and not holder.lives:
+            return self._elsewhere(holder)
         what = "serves a mount from" if holder is not None and holder.serving else "is using"
         return StateError(
             f"{holder or 'another program'} {what} the state directory {self.path}",
             hint="unmount that one first (fsmount umount), or choose another --name or --state-dir",
         )
+
+    def _elsewhere(self, holder: Holder) -> StateError:
+        return StateError(f"{holder} holds the state directory {self.path}", hint=holder.advice)
 
     # which remote it belongs to
 
@@ -235,11 +348,34 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     return True
 
 
+def _names_in(directory: Path) -> frozenset[str]:
+    try:
+        return frozenset(os.listdir(directory))
+    except OSError:
+        return frozenset()
+
+
 def _named_in(text: bytes) -> Holder:
     try:
         return msgspec.json.decode(text, type=Holder)
     except msgspec.DecodeError:
         return Holder(pid=0, host=os.uname().nodename, pid_namespace=_pid_namespace(), started_at=0.0)
+
+
+def _is_remote(path: Path) -> bool:
+    """Whether the directory lies on a filesystem of another host, whose locks need not reach this one."""
+    holding = [line for line in mounts() if is_within(os.path.realpath(path), line.mountpoint)]
+    return bool(holding) and max(holding, key=lambda line: len(line.mountpoint)).fstype in _REMOTE
+
+
+def _started_at(pid: int) -> float | None:
+    """When a program of this namespace began, UTC epoch seconds; None if there is none. See proc_pid_stat(5)."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+        ago = time.clock_gettime(time.CLOCK_BOOTTIME) - int(stat[19]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, ValueError, IndexError):
+        return None
+    return None if stat[0] == "Z" else time.time() - ago
 
 
 def _pid_namespace() -> str:

@@ -19,6 +19,7 @@ from fsmount.model import (  # fmt: skip
     MountIdentity,
     OpId,
     Preconditions,
+    Problem,
     Reason,
     Record,
     RemotePath,
@@ -39,6 +40,7 @@ class Health(StrEnum):
     STOPPED = "stopped"
     AUTH = "auth"
     OFFLINE = "offline"
+    PAUSED = "paused"
     FAILING = "failing"
     BUSY = "busy"
     OK = "ok"
@@ -95,8 +97,15 @@ class Beside(Struct, frozen=True, kw_only=True):
 
     at: float
     workspace: str
-    conflicts: int
-    denied: int
+    dead_by_reason: dict[str, int]
+    paused: bool
+    """A person paused uploads."""
+    refusing: bool
+    """Uploads all but stopped, because so much was refused."""
+    local: int
+    """What only this mount has: directories, links, litter and attributes."""
+    problems: tuple[Problem, ...]
+    settings: dict[str, object]
     last_event_at: float | None
     kept: dict[OpId, RemotePath] = {}
     """Of the listed dead letters that have bytes: where these belong."""
@@ -150,6 +159,18 @@ class AtRest:
     def transfers(self) -> tuple[Transfer, ...]:
         return ()
 
+    def paused(self) -> bool:
+        return self.journal.setting("paused") is not None
+
+    def refusing(self) -> bool:
+        return False
+
+    def problems(self) -> tuple[Problem, ...]:
+        return ()
+
+    def settings(self) -> dict[str, object]:
+        return {}
+
     def traffic(self) -> Traffic:
         return Traffic()
 
@@ -163,8 +184,9 @@ class AtRest:
 def snapshot(facts: Facts) -> Snapshot:
     """The state of a mount at this moment; synchronous and in one stretch, so that its parts agree."""
     identity, now, totals = facts.identity, facts.now(), facts.journal.totals()
-    connection, queue = facts.connection(), _queue(facts.journal.counts())
-    dead = _dead_letters(facts.journal)
+    counts = facts.journal.counts()
+    connection, queue, dead = facts.connection(), _queue(counts), _dead_letters(facts.journal)
+    beside = _beside(facts, now, counts, dead)
     return Snapshot(
         name=identity.name,
         remote=identity.remote,
@@ -174,7 +196,7 @@ def snapshot(facts: Facts) -> Snapshot:
         version=identity.version,
         started_at=identity.started_at,
         uptime_seconds=None if identity.started_at is None else max(0, int(now - identity.started_at)),
-        health=_health(identity, connection.state, queue),
+        health=_health(identity, connection.state, queue, beside),
         connection=connection,
         preconditions=facts.preconditions(),
         queue=queue,
@@ -186,19 +208,21 @@ def snapshot(facts: Facts) -> Snapshot:
         cache=facts.cache(),
         spool=facts.spool(),
         counters=_counters(totals, facts.traffic()),
-        beside=_beside(facts, now, dead),
+        beside=beside,
     )
 
 
-def _health(identity: MountIdentity, state: ConnectionState, queue: Queue) -> Health:
-    """The first that holds, in the order of ``Health``."""
+def _health(identity: MountIdentity, state: ConnectionState, queue: Queue, beside: Beside) -> Health:
+    """The first that holds, in the order of ``Health``. What is held fails too: it waits for a person."""
     if identity.pid is None:
         return Health.STOPPED
     if state is ConnectionState.AUTH:
         return Health.AUTH
     if state is ConnectionState.OFFLINE:
         return Health.OFFLINE
-    if queue.dead_letter or queue.blocked:
+    if beside.paused:
+        return Health.PAUSED
+    if queue.dead_letter or queue.blocked or queue.held or beside.refusing:
         return Health.FAILING
     return Health.BUSY if queue.pending or queue.sending else Health.OK
 
@@ -208,7 +232,7 @@ def _queue(counts: Counts) -> Queue:
         pending=counts.pending,
         sending=counts.sending,
         blocked=counts.blocked,
-        held=0,  # nothing holds deletes back: no op can be in that state
+        held=counts.held,
         dead_letter=counts.dead,
         discarded=counts.discarded,
         bytes=counts.bytes,
@@ -228,13 +252,16 @@ def _counters(totals: Totals, traffic: Traffic) -> Counters:
     )
 
 
-def _beside(facts: Facts, now: float, dead: Sequence[Record]) -> Beside:
-    reasons = facts.journal.dead_by_reason()
+def _beside(facts: Facts, now: float, counts: Counts, dead: Sequence[Record]) -> Beside:
     return Beside(
         at=now,
         workspace=facts.identity.workspace,
-        conflicts=reasons.get(Reason.CONFLICT, 0),
-        denied=reasons.get(Reason.FORBIDDEN, 0),
+        dead_by_reason=facts.journal.dead_by_reason(),
+        paused=facts.paused(),
+        refusing=facts.refusing(),
+        local=counts.local,
+        problems=tuple(facts.problems()),
+        settings=facts.settings(),
         last_event_at=facts.traffic().last_event_at,
         kept={record.op.op_id: record.op.target for record in dead if record.op.body},
     )

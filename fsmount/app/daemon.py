@@ -9,57 +9,69 @@ from __future__ import annotations
 import logging
 import os
 import resource
-import shutil
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import trio
 
 from fsmount import __version__, registry
-from fsmount.app.recovery import recover, remove_released, unresolved
+from fsmount.app.beneath import names_beneath, problems_beneath
+from fsmount.app.commands import Decisions
+from fsmount.app.following import Following
+from fsmount.app.recovery import recover, unresolved
+from fsmount.app.reload import Reload, policy_of, timing_of
+from fsmount.app.settings import settings
+from fsmount.app.upkeep import Upkeep
 from fsmount.cache import FileCache
 from fsmount.clock import SystemClock
 from fsmount.config import Config
 from fsmount.connection import Connection
-from fsmount.errors import FileError, FsmountError, Refusal, RemoteError, Unreachable
+from fsmount.errors import FsmountError, RemoteError, Unreachable
 from fsmount.eventlog import FileEventLog, LogHandler
 from fsmount.fuse import session
 from fsmount.fuse.operations import Operations
 from fsmount.fuse.session import KernelNotifier
 from fsmount.journal import SqliteJournal, open_journal
-from fsmount.model import CacheUse, Feed, MountIdentity, OpId, Preconditions, SpoolUse, Timing, Traffic, Transfer
+from fsmount.model import CacheUse, MountIdentity, Preconditions, Problem, RemotePath, SpoolUse, Traffic, Transfer
 from fsmount.model import Connection as ConnectionShown
+from fsmount.ports import Details
 from fsmount.remote.relayfile import RelayfileRemote
-from fsmount.retry import Policy
 from fsmount.spool import FileSpool
-from fsmount.statedir import StateDirectory
+from fsmount.statedir import Footprint, StateDirectory
 from fsmount.uploader import Uploader
 from fsmount.vfs.control import ControlTree
 from fsmount.vfs.filesystem import Filesystem
 
-RETENTION = 3600.0
-"""Seconds between two looks for discarded ops whose time is over."""
-FEED_RETRY = 5.0
-"""Seconds until a change feed that failed is asked again."""
 
-
-def run(config: Config, ready: Callable[[], None]) -> int:
+def run(config: Config, ready: Callable[[], None], reload: Callable[[], Config] | None = None) -> int:
     """Mounts and serves until the mount is ended; the exit code. ``ready`` is called when the mount answers.
+
+    ``reload`` reads the configuration anew, for SIGHUP; it may raise FsmountError.
 
     Raises FsmountError if it cannot be mounted; a first mount that fails leaves nothing behind.
     """
     _allow_descriptors()
-    state = StateDirectory(config.state_dir).create()
-    state.lock(serving=True, drain=config.drain)
-    known, cached = state.identity() is not None, config.cache_dir.exists()
+    state = StateDirectory(config.state_dir)
+    cache, registrations = Footprint(config.cache_dir), Footprint(registry.directory())
+    known = answered = False
+
+    def answers() -> None:
+        nonlocal answered
+        answered = True
+        state.settle()
+        ready()
+
     try:
-        return _serve(config, state, ready)
-    except FsmountError:
-        if not known:
+        state.create().lock(serving=True, drain=config.drain, break_lock=config.break_lock)
+        known = state.identity() is not None
+        return _serve(config, state, answers, reload)
+    except BaseException:
+        if not known and not answered and state.locked:
+            registrations.undo(shared=True)
             state.abandon()
-            if not cached:
-                shutil.rmtree(config.cache_dir, ignore_errors=True)
+            cache.undo()
         raise
     finally:
         state.unlock()
@@ -71,22 +83,26 @@ def _allow_descriptors() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
-def _serve(config: Config, state: StateDirectory, ready: Callable[[], None]) -> int:
+def _serve(
+    config: Config, state: StateDirectory, ready: Callable[[], None], reload: Callable[[], Config] | None
+) -> int:
     clock = SystemClock()
-    log = FileEventLog(config.log_file, clock, debug=config.debug, echo=config.foreground and config.debug)
-    logging.getLogger().addHandler(LogHandler(log, debug=config.debug))
-    timing = Timing(
-        settle=config.settle,
-        max_settle=config.max_settle,
-        delete_settle=config.delete_settle,
-        open_settle=config.open_settle,
+    log = FileEventLog(
+        config.log_file,
+        clock,
+        events=state.events,
+        root=config.remote.root,
+        debug=config.debug,
+        echo=config.foreground and config.debug,
     )
-    journal = open_journal(state.journal, clock, timing)
+    logging.getLogger().addHandler(LogHandler(log, debug=config.debug))
+    journal = open_journal(state.journal, clock, timing_of(config))
     known = state.check_remote(str(config.remote), held=journal.rows())
     spool = FileSpool(state.spool, config.spool_limit)
     recover(journal, spool, log)
+    journal.tell(log)
     try:
-        return trio.run(Daemon(config, state, clock, log, journal, spool).main, known, ready)
+        return trio.run(Daemon(config, state, clock, log, journal, spool, reload).main, known, ready)
     finally:
         journal.close()
         log.close()
@@ -103,6 +119,7 @@ class Daemon:
         log: FileEventLog,
         journal: SqliteJournal,
         spool: FileSpool,
+        reload: Callable[[], Config] | None,
     ) -> None:
         self._config = config
         self._state = state
@@ -110,7 +127,9 @@ class Daemon:
         self._log = log
         self._spool = spool
         self._cache = FileCache(config.cache_dir, config.cache_limit)
-        self._remote = RelayfileRemote(config.remote, config.credentials, timeout=config.timeout, log=log)
+        self._remote = RelayfileRemote(
+            config.remote, config.credentials, timeout=config.timeout, log=log, problems=self._listed
+        )
         self._connection = Connection(self._remote, clock, log)
         self._kernel = KernelNotifier(log)
         self._filesystem = Filesystem(
@@ -124,11 +143,15 @@ class Daemon:
             self._filesystem.arrivals,
             clock,
             log,
-            Policy(max_attempts=config.max_attempts),
+            policy_of(config),
         )
-        self._last_event_at: float | None = None
-        self._released = trio.Event()
+        self._decisions = Decisions(journal, self._filesystem.arrivals, self._uploader, log)
+        self._upkeep = Upkeep(config, journal, spool, clock, log)
+        self._reload = Reload(config, reload, journal, self._uploader, self._remote, self._connection, log)
+        self._reload.watch(self._reconfigured)
+        self._following = Following(self._remote, self._connection, self._filesystem, clock, log)
         self._delivered = False
+        self._beneath: list[str] = []
         self.journal = journal
         self.identity = MountIdentity(
             name=config.name,
@@ -160,7 +183,7 @@ class Daemon:
             requests=self._remote.requests,
             bytes_down=self._filesystem.contents.bytes_down,
             invalidations=self._kernel.count,
-            last_event_at=self._last_event_at,
+            last_event_at=self._following.last_event_at,
         )
 
     def cache(self) -> CacheUse:
@@ -171,19 +194,17 @@ class Daemon:
     def spool(self) -> SpoolUse:
         return SpoolUse(bytes=self._spool.used, limit=self._spool.limit)
 
-    # Commands
+    def paused(self) -> bool:
+        return self._uploader.paused
 
-    def retry(self, op_id: OpId) -> None:
-        self._decide(self.journal.retry, op_id)
+    def refusing(self) -> bool:
+        return self._uploader.failing
 
-    def discard(self, op_id: OpId) -> None:
-        self._decide(self.journal.discard, op_id)
+    def problems(self) -> Sequence[Problem]:
+        return self._filesystem.problems.all()
 
-    def _decide(self, decide: Callable[[OpId], None], op_id: OpId) -> None:
-        record = self.journal.record(op_id)
-        decide(op_id)
-        if record is not None:
-            self._filesystem.arrivals.changed(record.op)
+    def settings(self) -> dict[str, object]:
+        return settings(self._reload.config, spool_limit=self._spool.limit)
 
     # running
 
@@ -195,19 +216,19 @@ class Daemon:
         clean = False
         try:
             async with trio.open_nursery() as nursery:
-                for task in (self._stop_on_signal, self._connection.run, self._uploader.run, self._follow_feed):
+                for task in (self._stop_on_signal, self._connection.run, self._uploader.run, self._following.run):
                     nursery.start_soon(task)
                 nursery.start_soon(self._filesystem.arrivals.run)
-                nursery.start_soon(self._sweep)
-                nursery.start_soon(self._retain)
+                nursery.start_soon(self._upkeep.run)
+                nursery.start_soon(self._reload.on_hangup)
                 nursery.start_soon(_call_when_serving, ready)
                 await session.serve()
                 await self._deliver()
                 nursery.cancel_scope.cancel()
             clean = True
         finally:
-            session.close(unmount=clean)
             self._kernel.close()
+            session.close(unmount=clean)
             self._cache.close()
             with trio.CancelScope(shield=True), suppress(RemoteError):
                 await self._remote.aclose()
@@ -226,13 +247,27 @@ class Daemon:
                 fsname=str(self._config.remote),
                 allow_other=self._config.allow_other,
                 read_only=self._config.read_only,
+                noexec=self._config.noexec,
+                bare=self._look_beneath,
             )
         except FsmountError:
             registry.remove(str(self._config.mountpoint))
             if before is not None:
                 registry.write(before)
             raise
-        self._log.note("mount", f"mounted {self._config.remote} at {self._config.mountpoint}")
+        mounted = f"mounted {self._config.remote} at {self._config.mountpoint}"
+        self._log.note("mount", mounted, details=Details(state="mounted"))
+        self._tell_beneath()
+
+    def _look_beneath(self, directory: Path) -> None:
+        self._beneath = names_beneath(directory)
+
+    def _tell_beneath(self) -> None:
+        """What programs wrote there while nothing was mounted is not hidden silently."""
+        found = problems_beneath(self._config.mountpoint, self._beneath)
+        self._filesystem.problems.beneath(found)
+        for problem in found:
+            self._log.note("mount", f"{problem.path}: {problem.why}", level="warning")
 
     async def _first_contact(self) -> None:
         """Asks a remote that this state directory does not know; raises RemoteError if it is not there or not one."""
@@ -242,7 +277,8 @@ class Daemon:
         except trio.TooSlowError as error:
             await self._remote.aclose()
             message = f"{self._config.remote.origin} did not answer within {self._config.timeout:g} s"
-            raise Unreachable(message, timed_out=True) from error
+            hint = "check the network and the server, or allow more with --timeout"
+            raise Unreachable(message, timed_out=True, hint=hint) from error
         except BaseException:
             await self._remote.aclose()
             raise
@@ -254,12 +290,19 @@ class Daemon:
 
     def _operations(self) -> Operations:
         control = ControlTree(
-            self, self, self._spool, self._log, self._clock, uid=self._config.uid, gid=self._config.gid
+            self._config,
+            self,
+            self._decisions,
+            self._spool,
+            self._cache,
+            self._filesystem.deliveries,
+            self._log,
+            self._clock,
         )
-        self.journal.watch(self._note_change)
         return Operations(
             self._filesystem,
             control,
+            self._kernel,
             self._clock,
             self._log,
             timeout=self._config.timeout,
@@ -282,50 +325,17 @@ class Daemon:
     def _take_leave(self) -> None:
         """The registration stays while an op can still be looked at, so that commands find it."""
         left = unresolved(self.journal)
-        self._log.note("mount", f"unmounted {self._config.mountpoint}; {left} ops are unresolved")
+        unmounted = f"unmounted {self._config.mountpoint}; {left} ops are unresolved"
+        self._log.note("mount", unmounted, details=Details(state="unmounted"))
         if not left and not self.journal.counts().discarded:
             registry.remove(str(self._config.mountpoint))
 
-    def _note_change(self) -> None:
-        self._released.set()
+    def _listed(self, directory: RemotePath, problems: Sequence[Problem]) -> None:
+        self._filesystem.problems.listed(directory, problems)
 
-    async def _sweep(self) -> None:
-        """Removes bodies that no op needs any more; never in the transaction that let go of them."""
-        while True:
-            await self._released.wait()
-            self._released = trio.Event()
-            await trio.sleep(0.05)
-            remove_released(self.journal, self._spool)
-
-    async def _retain(self) -> None:
-        while True:
-            with suppress(FileError):  # a full disk: next time
-                gone = self.journal.purge_discarded(self._clock.now() - self._config.keep_discarded)
-                if gone:
-                    self._log.note("op.purged", f"{gone} discarded ops were older than --keep-discarded")
-            await trio.sleep(RETENTION)
-
-    async def _follow_feed(self) -> None:
-        """Learns changes made elsewhere; without a feed the listings' time to live bounds how old they get."""
-        while True:
-            try:
-                async for change in self._remote.changes():
-                    self._connection.feed = Feed.POLLING
-                    self._last_event_at = self._clock.now()
-                    if change is None:
-                        self._filesystem.arrivals.missed()
-                    else:
-                        self._filesystem.arrivals.remote_changed(change)
-            except RemoteError as error:
-                if self._connection.feed is not Feed.NONE:
-                    self._connection.feed = Feed.NONE
-                    self._filesystem.listings.renew()
-                if isinstance(error, Refusal) and error.status in (403, 404):
-                    self._log.note("connection", f"no change feed: {error.message}", level="warning")
-                    return
-                # Whether it is the feed alone, the way to the remote or the credential: a probe tells.
-                self._connection.suspect()
-            await trio.sleep(FEED_RETRY)
+    def _reconfigured(self, config: Config) -> None:
+        self._upkeep.config = config
+        self._filesystem.max_deletes = config.max_deletes
 
     async def _stop_on_signal(self) -> None:
         """First signal: no new writers, deliver what can be, unmount. Second: at once."""
@@ -349,7 +359,7 @@ class Daemon:
 
     def _drain_seconds(self) -> float:
         asked = self._state.asked_drain()
-        return self._config.drain if asked is None else asked
+        return self._reload.config.drain if asked is None else asked
 
 
 async def _cancel_at_next(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

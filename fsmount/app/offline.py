@@ -16,10 +16,15 @@ from fsmount.config import parse_remote
 from fsmount.errors import NotFound
 from fsmount.eventlog import FileEventLog
 from fsmount.journal import SqliteJournal, open_journal
-from fsmount.model import ROOT, MountIdentity, OpId, Record, SpoolUse, State, Timing
+from fsmount.model import ROOT, Body, MountIdentity, OpId, Record, RemotePath, Revision, SpoolUse, State, Timing
+from fsmount.ports import Source
 from fsmount.spool import FileSpool
 from fsmount.statedir import StateDirectory
 from fsmount.status import AtRest, Snapshot, snapshot
+
+_PIECE = 1 << 20
+_ANY = 1 << 62
+"""The size of a body whose length nobody recorded: all that is there."""
 
 
 class Offline:
@@ -51,9 +56,14 @@ class Offline:
             )
         )
 
-    def records(self, state: State | None = None) -> list[Record]:
+    @property
+    def root(self) -> RemotePath:
+        """What the mount shows of its remote."""
+        return _root(self._state)
+
+    def op_ids(self, state: State) -> list[OpId]:
         """See the journal."""
-        return self._journal.records(state)
+        return self._journal.op_ids(state)
 
     def record(self, op_id: OpId) -> Record | None:
         """See the journal."""
@@ -63,9 +73,52 @@ class Offline:
         """Raises VerbRefused; the next mount sends it."""
         self._journal.retry(op_id)
 
+    def force(self, op_id: OpId) -> None:
+        """Raises VerbRefused; the next mount sends it."""
+        self._journal.force(op_id)
+
     def discard(self, op_id: OpId) -> None:
         """Raises VerbRefused."""
         self._journal.discard(op_id)
+
+    def version(self, record: Record, side: str) -> tuple[Iterator[bytes], Revision | None] | None:
+        """The bytes of ``mine``, ``theirs`` or ``base`` and their revision, as far as the spool has them.
+
+        Raises OSError where they cannot be read.
+        """
+        body, revision = _versions(record)[side]
+        try:
+            source = None if body is None else self._spool.open(body)
+        except FileNotFoundError:
+            return None
+        return None if source is None else (_pieces(source), revision)
+
+
+def _versions(record: Record) -> dict[str, tuple[Body | None, Revision | None]]:
+    """The base has no body of its own: one of the same digest may still be there."""
+    theirs, base = record.theirs, record.op.target_base
+    like_base = None if base.digest is None else Body(size=_ANY, digest=base.digest)
+    return {
+        "mine": (record.op.body, None),
+        "theirs": (None, None) if theirs is None else (theirs.body, theirs.base.revision),
+        "base": (like_base, base.revision),
+    }
+
+
+def _pieces(source: Source) -> Iterator[bytes]:
+    try:
+        offset = 0
+        while piece := source.read(offset, _PIECE):
+            yield piece
+            offset += len(piece)
+    finally:
+        source.close()
+
+
+def _root(state: StateDirectory) -> RemotePath:
+    """What the mount shows of its remote."""
+    identity = state.identity()
+    return ROOT if identity is None else parse_remote(identity.remote).root
 
 
 @contextmanager
@@ -81,10 +134,11 @@ def offline(state_dir: Path) -> Iterator[Offline]:
         clock = SystemClock()
         timing = Timing(settle=0, max_settle=0, delete_settle=0, open_settle=0)
         journal = open_journal(state.journal, clock, timing)
-        log = FileEventLog(state.log, clock)
+        log = FileEventLog(state.log, clock, events=state.events, root=_root(state))
         try:
             spool = FileSpool(state.spool, None)
             recover(journal, spool, log)
+            journal.tell(log)
             yield Offline(state, journal, spool)
             remove_released(journal, spool)
         finally:

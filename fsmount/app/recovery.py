@@ -10,6 +10,7 @@ from contextlib import suppress
 from fsmount.eventlog import FileEventLog
 from fsmount.journal import SqliteJournal
 from fsmount.model import DraftId
+from fsmount.ports import Details
 from fsmount.spool import FileSpool
 
 
@@ -28,7 +29,14 @@ def recover(journal: SqliteJournal, spool: FileSpool, log: FileEventLog) -> None
     for op_id in journal.recover(size_of):
         record = journal.record(op_id)
         if record is not None:
-            log.note("op.dead", f"interrupted: {record.message}", op=op_id, path=record.op.path, level="warning")
+            log.note(
+                "op.dead",
+                f"interrupted: {record.message}",
+                op=op_id,
+                path=record.op.path,
+                level="warning",
+                details=Details(kind=record.op.kind, reason=record.reason, state=record.state),
+            )
     remove_released(journal, spool)
     spool.sweep(*journal.bodies())
 
@@ -41,6 +49,6 @@ def remove_released(journal: SqliteJournal, spool: FileSpool) -> None:
 
 
 def unresolved(journal: SqliteJournal) -> int:
-    """Ops that are not delivered: waiting, being sent, or dead."""
+    """Ops that are not delivered: waiting, being sent, held, or dead."""
     counts = journal.counts()
-    return counts.pending + counts.sending + counts.dead
+    return counts.pending + counts.sending + counts.held + counts.dead

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import shlex
 import shutil
 import stat
 from pathlib import Path
@@ -20,6 +21,7 @@ from fsmount.mounttable import MountLine, is_within, mounted_at
 
 DEVICE = Path("/dev/fuse")
 FUSE_CONF = Path("/etc/fuse.conf")
+_CHOOSE = "give the path of an existing empty directory"
 
 
 def check_machine(*, allow_other: bool, device: Path = DEVICE, conf: Path = FUSE_CONF) -> None:
@@ -33,13 +35,14 @@ def check_machine(*, allow_other: bool, device: Path = DEVICE, conf: Path = FUSE
         raise MachineLacks(f"{device} cannot be opened by you", hint=f"as root: chmod 0666 {device}")
     if shutil.which("fusermount3") is None:
         raise MachineLacks("fusermount3 is not installed", hint="apt install fuse3")
-    if allow_other and os.getuid() != 0 and not _others_allowed(conf):
+    if allow_other and os.getuid() != 0 and not others_allowed(conf):
         raise MachineLacks(
             f"--allow-other is not permitted by {conf}", hint=f"as root, put a line user_allow_other into {conf}"
         )
 
 
-def _others_allowed(conf: Path) -> bool:
+def others_allowed(conf: Path) -> bool:
+    """Whether users who are not root may let others in."""
     try:
         return re.search(r"^\s*user_allow_other\b", conf.read_text(), re.MULTILINE) is not None
     except OSError:
@@ -49,10 +52,15 @@ def _others_allowed(conf: Path) -> bool:
 def check_mountpoint(text: str, *, nonempty: bool) -> Path:
     """The mount point without links, fit to be mounted on; a dead mount of ours is.
 
-    Raises UsageError (missing, no directory, not empty, another program's dead mount), StateError (mounted already),
+    Raises UsageError (missing, no directory, not empty, another program's dead mount), StateError (a mount already),
     TimedOut (what is mounted there hangs).
     """
-    path = resolve(os.path.abspath(text))
+    if not text:
+        raise UsageError("the mount point is empty", hint=_CHOOSE)
+    try:
+        path = resolve(os.path.abspath(text))
+    except OSError as error:
+        raise UsageError(f"the mount point {text} cannot be used: {error.strerror}", hint=_CHOOSE) from error
     try:
         path.encode()
     except UnicodeEncodeError as error:
@@ -60,8 +68,13 @@ def check_mountpoint(text: str, *, nonempty: bool) -> Path:
     line = mounted_at(path)
     if line is not None and line.ours:
         _check_dead(path, line)
-    else:
-        _check_directory(path, nonempty=nonempty)
+        return Path(path)
+    _check_directory(path, nonempty=nonempty)
+    if line is not None and not nonempty:
+        raise StateError(
+            f"{path} is a mount already, of {line.source} ({line.fstype})",
+            hint="unmount that first, choose another directory, or cover it with --nonempty",
+        )
     return Path(path)
 
 
@@ -82,20 +95,22 @@ def _check_dead(path: str, line: MountLine) -> None:
         ) from error
     holder = target.holder()
     by = f" by {holder}" if holder else ""
-    raise StateError(f"{line.source} is mounted at {path} already{by}", hint=f"fsmount umount {path}")
+    raise StateError(f"{line.source} is mounted at {path} already{by}", hint=f"fsmount umount {shlex.quote(path)}")
 
 
 def _check_directory(path: str, *, nonempty: bool) -> None:
     try:
         answer = in_child(lambda: _look(path), what=path, hint="what is mounted there hangs; unmount it first")
     except FileNotFoundError as error:
-        raise UsageError(f"the mount point {path} does not exist", hint=f"mkdir -p {path}") from error
+        raise UsageError(f"the mount point {path} does not exist", hint=f"mkdir -p {shlex.quote(path)}") from error
     except OSError as error:
         if error.errno == errno.ENOTCONN:
-            raise UsageError(f"{path} is a dead mount of another program", hint=f"fusermount3 -uz {path}") from error
-        raise UsageError(f"the mount point {path} cannot be used: {error.strerror}") from error
+            raise UsageError(
+                f"{path} is a dead mount of another program", hint=f"fusermount3 -uz {shlex.quote(path)}"
+            ) from error
+        raise UsageError(f"the mount point {path} cannot be used: {error.strerror}", hint=_CHOOSE) from error
     if answer == b"file":
-        raise UsageError(f"the mount point {path} is not a directory")
+        raise UsageError(f"the mount point {path} is not a directory", hint=_CHOOSE)
     if answer and not nonempty:
         first = answer[1:].decode(errors="replace")
         raise UsageError(
@@ -113,7 +128,7 @@ def _look(path: str) -> bytes:
 
 
 def check_apart(mountpoint: Path, places: dict[str, Path]) -> None:
-    """Raises UsageError where a place that the daemon itself writes lies in its own mount: it would wait for itself."""
+    """Raises UsageError where a place that the daemon itself uses lies in its own mount: it would wait for itself."""
     for option, place in places.items():
         if is_within(os.path.abspath(place), str(mountpoint)):
             raise UsageError(

@@ -7,17 +7,33 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 
-from fsmount.cli.child import DEADLINE, in_child
-from fsmount.cli.queue import DEAD, DISCARDED, PENDING, RETRY, unknown
+from fsmount.cli.child import Child, in_child, pieces
+from fsmount.cli.queue import (
+    DEAD,
+    DISCARDED,
+    FORCE,
+    HELD,
+    PENDING,
+    RETRY,
+    Glance,
+    Move,
+    Version,
+    read_status,
+    unknown,
+)
 from fsmount.cli.target import Target
-from fsmount.errors import VerbRefused
+from fsmount.errors import FsmountError, VerbRefused
 
 _TAIL = 16 * 1024
 _SUFFIX = ".json"
+_PIECE = 256 * 1024
+_PLACES = (PENDING, HELD, DEAD, DISCARDED)
+_GONE = (errno.ENOTCONN, errno.ENOENT, errno.ECONNABORTED, errno.ENOTDIR, errno.ENODEV)
+_DONE = {RETRY: "retried", FORCE: "forced", DISCARDED: "discarded"}
 
 
 class LiveQueue:
@@ -36,63 +52,106 @@ class LiveQueue:
             return None
         queue = cls(target)
         try:
-            queue.status_json()
+            in_child(lambda: _all_of(f"{queue._relay}/status.json"), what=queue._what, hint=queue._hint)
         except OSError as error:
-            if error.errno in (errno.ENOTCONN, errno.ENOENT, errno.ECONNABORTED, errno.ENOTDIR):
+            if error.errno in _GONE:
                 return None
-            raise
+            raise queue._failed(error) from error
         return queue
+
+    def ask(self) -> Child:
+        """A child that yields ``status.json``'s ``Status``, not waited for."""
+        return Child(
+            lambda: [msgspec.json.encode(read_status(_all_of(f"{self._relay}/status.json")))],
+            what=self._what,
+            hint=self._hint,
+        )
 
     def status_json(self) -> bytes:
         """``.relay/status.json``."""
-        return self._read("status.json")
+        return self._touch(lambda: _all_of(f"{self._relay}/status.json"))
 
     def status_text(self) -> str:
         """``.relay/status``."""
-        return self._read("status").decode(errors="replace")
+        return self._touch(lambda: _all_of(f"{self._relay}/status")).decode(errors="replace")
 
-    def ids(self, directory: str) -> list[str]:
-        """The names in one directory; ids sort by age."""
-        names = self._touch(lambda: os.fsencode("\n".join(os.listdir(f"{self._relay}/{directory}"))))
-        return sorted(name.removesuffix(_SUFFIX) for name in os.fsdecode(names).split("\n") if name.endswith(_SUFFIX))
+    def glance(self) -> Glance:
+        """Pending first: what dies or is held while this looks is still seen."""
+        return msgspec.json.decode(self._touch(self._glance), type=Glance)
+
+    def ops(self, directories: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """One child reads them all; the first directory twice, for what came there from another meanwhile."""
+        for piece in self._stream(lambda: self._read_ops(directories)):
+            directory, _, text = piece.partition(b"\n")
+            yield directory.decode(), text
 
     def show(self, op_id: str) -> tuple[str, bytes] | None:
         """The op's file, from whichever directory it is in."""
-        if "/" in op_id:
+        if "/" in op_id or "\0" in op_id:
             return None
         reply = self._touch(lambda: self._find(op_id))
         directory, _, text = reply.partition(b"\n")
         return (directory.decode(), text) if directory else None
 
-    def move(self, op_id: str, source: str, verb: str) -> None:
-        """``mv .relay/SOURCE/OP.json .relay/VERB/``."""
-        reply = self._touch(lambda: self._rename(op_id, source, verb))
-        if not reply:
-            return
-        code, reason = msgspec.json.decode(reply, type=tuple[int, str])
-        if code == errno.ENOENT:
-            raise unknown(op_id)
-        raise VerbRefused(
-            code, f"{op_id} cannot be {'retried' if verb == RETRY else 'discarded'}: {reason or _default_reason(code)}"
-        )
+    def move(self, moves: Sequence[Move]) -> Iterator[FsmountError | None]:
+        """``mv .relay/SOURCE/OP.json .relay/VERB/`` of each, all in one child."""
+        replies = self._stream(lambda: (self._rename(move) for move in moves))
+        for move, reply in zip(moves, replies, strict=True):
+            yield self._refusal(move, reply) if reply else None
+
+    def version(self, op_id: str, side: str) -> Version | None:
+        """``.relay/conflict/OP/SIDE``; one's own bytes are in ``.relay/content/OP`` whatever became of the op."""
+        places = [f"{self._relay}/conflict/{op_id}/{side}"]
+        places += [f"{self._relay}/content/{op_id}"] if side == "mine" else []
+        found = self._stream(lambda: _first_of(places))
+        return Version.of(found) if next(found) else None
+
+    # in the child
+
+    def _glance(self) -> bytes:
+        pending, held, dead = (_ids(f"{self._relay}/{directory}") for directory in (PENDING, HELD, DEAD))
+        status = read_status(_all_of(f"{self._relay}/status.json"))
+        return msgspec.json.encode(Glance(pending=pending, held=held, dead=dead, status=status))
+
+    def _read_ops(self, directories: Sequence[str]) -> Iterator[bytes]:
+        seen: set[str] = set()
+        for directory in [*directories, directories[0]]:
+            opened = os.open(f"{self._relay}/{directory}", os.O_RDONLY | os.O_DIRECTORY)
+            for op_id in _ids(opened):
+                try:
+                    text = _all_of(f"{op_id}{_SUFFIX}", opened) if op_id not in seen else b""
+                except FileNotFoundError:
+                    continue
+                if text:
+                    seen.add(op_id)
+                    yield directory.encode() + b"\n" + text
+            os.close(opened)
 
     def _find(self, op_id: str) -> bytes:
-        """In the child. Twice, because an op may move on while it is looked for."""
-        for directory in (PENDING, DEAD, DISCARDED) * 2:
-            try:
-                with open(f"{self._relay}/{directory}/{op_id}{_SUFFIX}", "rb") as file:
-                    return directory.encode() + b"\n" + file.read()
-            except FileNotFoundError:
-                continue
+        """Where the op stands now. What a listing showed stays readable there for a moment, but is not listed again."""
+        for _ in range(2):  # because an op may move on while it is looked for
+            found = {directory: text for directory in _PLACES if (text := self._text(directory, op_id))}
+            listed = [place for place in found if op_id in _ids(f"{self._relay}/{place}")] if len(found) > 1 else []
+            for directory in listed or found:
+                return directory.encode() + b"\n" + found[directory]
+        _all_of(f"{self._relay}/status.json")
         return b""
 
-    def _rename(self, op_id: str, source: str, verb: str) -> bytes:
-        """In the child: nothing when it was done, else errno and what the log says."""
-        name = f"{op_id}{_SUFFIX}"
+    def _text(self, directory: str, op_id: str) -> bytes:
         try:
-            os.rename(f"{self._relay}/{source}/{name}", f"{self._relay}/{verb}/{name}")
+            return _all_of(f"{self._relay}/{directory}/{op_id}{_SUFFIX}")
         except OSError as error:
-            return msgspec.json.encode((error.errno or 0, self._last_word(op_id)))
+            if error.errno in (errno.ENOENT, errno.ENAMETOOLONG):
+                return b""
+            raise
+
+    def _rename(self, move: Move) -> bytes:
+        """Nothing when it was done, else errno and what the log says."""
+        name = f"{move.op_id}{_SUFFIX}"
+        try:
+            os.rename(f"{self._relay}/{move.source}/{name}", f"{self._relay}/{move.verb}/{name}")
+        except OSError as error:
+            return msgspec.json.encode((error.errno or 0, self._last_word(move.op_id)))
         return b""
 
     def _last_word(self, op_id: str) -> str:
@@ -103,22 +162,84 @@ class LiveQueue:
         fields = lines[-1].split(" ", 5) if lines else []
         return fields[5] if len(fields) == 6 else ""
 
-    def _read(self, name: str) -> bytes:
-        def read() -> bytes:
-            with open(f"{self._relay}/{name}", "rb") as file:
-                return file.read()
+    # asking it
 
-        return self._touch(read)
+    @property
+    def _what(self) -> str:
+        return f"the mount at {self._target}"
+
+    @property
+    def _hint(self) -> str:
+        return self._target.whom_to_look_at()
 
     def _touch(self, action: Callable[[], bytes]) -> bytes:
-        hint = self._target.whom_to_look_at()
-        return in_child(action, what=f"the mount at {self._target}", hint=hint, deadline=DEADLINE)
+        return b"".join(self._stream(lambda: [action()]))
+
+    def _stream(self, action: Callable[[], Iterable[bytes]]) -> Iterator[bytes]:
+        try:
+            yield from pieces(action, what=self._what, hint=self._hint)
+        except OSError as error:
+            raise self._failed(error) from error
+
+    def _failed(self, error: OSError) -> FsmountError:
+        if error.errno in _GONE:
+            return FsmountError(
+                f"the mount at {self._target} ended meanwhile",
+                hint=f"fsmount writeback status{self._target.argument} says what remains",
+            )
+        if error.errno in (errno.EACCES, errno.EPERM):
+            return FsmountError(
+                f"the mount at {self._target} is not yours to look into: {error.strerror}",
+                hint="use the account that mounted it",
+            )
+        return FsmountError(
+            f"the mount at {self._target} failed: {error.strerror}", hint=self._target.whom_to_look_at()
+        )
+
+    def _refusal(self, move: Move, reply: bytes) -> FsmountError:
+        code, reason = msgspec.json.decode(reply, type=tuple[int, str])
+        if code == errno.ENOENT:
+            return unknown(move.op_id)
+        if code in _GONE:
+            return self._failed(OSError(code, os.strerror(code)))
+        return VerbRefused(code, f"{move.op_id} cannot be {_DONE[move.verb]}: {reason or _default_reason(code)}")
+
+
+def _ids(directory: str | int) -> list[str]:
+    """Oldest first."""
+    return sorted(name.removesuffix(_SUFFIX) for name in os.listdir(directory) if name.endswith(_SUFFIX))
+
+
+def _all_of(path: str, directory: int | None = None) -> bytes:
+    """The whole file. A read that comes short is its end: so it is for what FUSE serves with direct_io."""
+    descriptor = os.open(path, os.O_RDONLY, dir_fd=directory)
+    try:
+        found = piece = os.read(descriptor, _PIECE)
+        while len(piece) == _PIECE:
+            piece = os.read(descriptor, _PIECE)
+            found += piece
+        return found
+    finally:
+        os.close(descriptor)
+
+
+def _first_of(paths: Sequence[str]) -> Iterator[bytes]:
+    """Whether there is one (a byte, or nothing), then the bytes of the first that is there."""
+    for path in paths:
+        try:
+            descriptor = os.open(path, os.O_RDONLY)
+        except FileNotFoundError:
+            continue
+        yield b"1"
+        while piece := os.read(descriptor, _PIECE):
+            yield piece
+        return
+    yield b""
 
 
 def _default_reason(code: int) -> str:
     reasons = {
         errno.EBUSY: "it is being sent, has a newer change on its path, or its record is damaged",
-        errno.EINVAL: "a newer change of the same path came after it; save the file again instead",
         errno.EPERM: "not in the state that it is in",
         errno.EROFS: "the mount is read-only",
     }

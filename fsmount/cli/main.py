@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,16 +17,20 @@ from click.exceptions import NoArgsIsHelpError
 
 from fsmount import __version__
 from fsmount.errors import FsmountError
+from fsmount.render.escape import escape
 
 COMMANDS = {
     "mount": ("fsmount.cli.mount:mount", "Mount a remote file tree as a directory."),
     "umount": ("fsmount.cli.umount:umount", "Deliver what is queued, unmount, and say what remains."),
+    "list": ("fsmount.cli.list:list_mounts", "List your mounts, how they are and what waits."),
     "wait": ("fsmount.cli.wait:wait", "Wait until the writes made so far are on the remote."),
     "writeback": ("fsmount.cli.writeback:writeback", "See and steer the queue of writes."),
+    "doctor": ("fsmount.cli.doctor:doctor", "Check this machine, the mounts and a remote; say what to do."),
     "serve": ("fsmount.cli.serve:serve", "Run a relayfile-compatible server for tests and trials."),
     "try": ("fsmount.cli.tour:tour", "See it work: a server, a mount and a short tour."),
 }
 """Where each command is, and what ``fsmount --help`` says of it: so that one command does not import the others."""
+_REMOTE = re.compile(r"(fsmount#)?[A-Za-z][A-Za-z0-9+.-]*:/", re.ASCII)
 _BROKEN_PIPE = 141
 """What a shell reports of a program that SIGPIPE ended."""
 
@@ -45,6 +50,14 @@ class Commands(click.Group):
         command = getattr(importlib.import_module(module), name)
         assert isinstance(command, click.Command)  # noqa: S101 - tells the type checker what the table holds
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """See click. ``fsmount REMOTE MOUNTPOINT -o …``, as mount.fuse3 calls it, is ``fsmount mount``."""
+        if args[0] not in COMMANDS and _REMOTE.match(args[0]):
+            return "mount", self.get_command(ctx, "mount"), args
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002 - click's signature
         """The list of ``--help``, from the table alone."""
@@ -123,8 +136,13 @@ def _misused(error: click.ClickException) -> int:
 
 
 def _complain(message: str, hint: str | None, code: int, *, trace: str = "") -> int:
-    lines = [f"fsmount: error: {message}", *([f"fsmount: {hint}"] if hint else [])]
+    lines = [f"fsmount: error: {_clean(message)}", *([f"fsmount: {_clean(hint)}"] if hint else [])]
     return _say([trace.rstrip(), *lines] if trace else lines, code)
+
+
+def _clean(text: str) -> str:
+    """Nothing in it that steers a terminal or begins a line, but for the indented lines of a list."""
+    return "\n".join(escape(line) for line in re.split(r"\n(?=  )", text))
 
 
 def _say(lines: Sequence[str], code: int) -> int:

@@ -6,21 +6,25 @@ state directory, under its lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import msgspec
 from msgspec import Struct
 
-from fsmount.errors import NotFound
+from fsmount.errors import FsmountError, NotFound
+from fsmount.render.escape import escape
 
 if TYPE_CHECKING:
     from fsmount.cli.target import Target
 
-PENDING, DEAD, DISCARDED = "pending", "dead-letter", "discarded"
-RETRY = "retry"
-"""The directories of ``.relay`` that ops are in, and the verb that is none of them."""
+PENDING, HELD, DEAD, DISCARDED = "pending", "held", "dead-letter", "discarded"
+RETRY, FORCE = "retry", "force"
+"""The directories of ``.relay`` that ops are in, and the verbs that are none of them."""
+COMPARED = 1 << 20
+"""Bytes of a version that are kept for comparing; of a longer one only length and digest are known."""
 
 
 class Numbers(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -29,6 +33,7 @@ class Numbers(Struct, frozen=True, kw_only=True, rename="camel"):
     pending: int = 0
     sending: int = 0
     blocked: int = 0
+    held: int = 0
     dead_letter: int = 0
     bytes: int = 0
 
@@ -44,13 +49,22 @@ class Way(Struct, frozen=True, kw_only=True, rename="camel"):
     state: str = ""
 
 
+class Sent(Struct, frozen=True, kw_only=True, rename="camel"):
+    """One of ``transfers`` of ``status.json``."""
+
+    op_id: str = ""
+    bytes_sent: int = 0
+
+
 class Status(Struct, frozen=True, kw_only=True, rename="camel"):
     """What commands need of ``status.json``."""
 
     queue: Numbers = Numbers()
     health: str = ""
     connection: Way = Way()
+    transfers: tuple[Sent, ...] = ()
     remote: str | None = None
+    pid: int | None = None
 
 
 class ShownOp(Struct, frozen=True, kw_only=True, rename="camel"):
@@ -59,16 +73,64 @@ class ShownOp(Struct, frozen=True, kw_only=True, rename="camel"):
     op_id: str
     path: str = ""
     state: str = ""
+    kind: str = ""
     to_path: str | None = None
     reason: str | None = None
     hint: str | None = None
     provider: str = ""
     message: str = ""
+    attempts: int = 0
+    size: int | None = None
+    base_revision: str | None = None
     blocked_by: str | None = None
+    created_at: str = ""
+
+    @property
+    def target(self) -> str:
+        """The name that the op writes."""
+        return self.to_path or self.path
+
+
+class Glance(Struct, frozen=True, kw_only=True):
+    """Which ops are unresolved, and the numbers, at one moment."""
+
+    pending: list[str]
+    held: list[str]
+    dead: list[str]
+    status: Status
+
+
+class Move(Struct, frozen=True, kw_only=True):
+    """A person's gesture: ``mv SOURCE/OP.json VERB/``."""
+
+    op_id: str
+    source: str
+    verb: str
+
+
+class Version(Struct, frozen=True, kw_only=True):
+    """One of the versions of a conflict. ``content`` is None where it is longer than ``COMPARED``."""
+
+    size: int
+    sha256: str
+    content: bytes | None
+    revision: str | None = None
+
+    @classmethod
+    def of(cls, pieces: Iterable[bytes], revision: str | None = None) -> Self:
+        """Read to its end; memory stays within ``COMPARED`` and one piece."""
+        digest, size, kept = hashlib.sha256(), 0, bytearray()
+        for piece in pieces:
+            digest.update(piece)
+            size += len(piece)
+            if size <= COMPARED:
+                kept += piece
+        content = bytes(kept) if size <= COMPARED else None
+        return cls(size=size, sha256=digest.hexdigest(), content=content, revision=revision)
 
 
 class Queue(Protocol):
-    """One mount's ops. Every method raises TimedOut where a daemon is silent."""
+    """One mount's ops. Every method raises TimedOut where a daemon is silent, FsmountError where it ended."""
 
     @property
     def served(self) -> bool:
@@ -83,16 +145,24 @@ class Queue(Protocol):
         """The same for a person."""
         ...
 
-    def ids(self, directory: str) -> list[str]:
-        """The ops in PENDING, DEAD or DISCARDED, oldest first."""
+    def glance(self) -> Glance:
+        """The ids of what is unresolved, oldest first, and the numbers. An op that changes meanwhile may be in two."""
+        ...
+
+    def ops(self, directories: Sequence[str]) -> Iterator[tuple[str, bytes]]:
+        """The directory and the JSON of each op there, as they are met; ops that vanish meanwhile are left out."""
         ...
 
     def show(self, op_id: str) -> tuple[str, bytes] | None:
         """The directory that the op is in and its JSON; None where there is none such."""
         ...
 
-    def move(self, op_id: str, source: str, verb: str) -> None:
-        """Carries out RETRY or DISCARDED on an op in ``source``. Raises NotFound or VerbRefused, with the reason."""
+    def move(self, moves: Sequence[Move]) -> Iterator[FsmountError | None]:
+        """Carries them out in turn; of each what came of it: NotFound or VerbRefused with the reason, None if done."""
+        ...
+
+    def version(self, op_id: str, side: str) -> Version | None:
+        """``mine``, ``theirs`` or ``base`` of the op; None where it is not known."""
         ...
 
 
@@ -106,30 +176,22 @@ def read_status(text: bytes) -> Status:
     return msgspec.json.decode(text, type=Status)
 
 
+def read_op(text: bytes) -> ShownOp:
+    """One op's JSON."""
+    return msgspec.json.decode(text, type=ShownOp)
+
+
 def shown(queue: Queue, op_id: str) -> ShownOp | None:
     """One op; None where there is none such."""
     found = queue.show(op_id)
-    return msgspec.json.decode(found[1], type=ShownOp) if found else None
+    return read_op(found[1]) if found else None
 
 
 def unknown(op_id: str) -> NotFound:
     """The error for an op that is nowhere."""
-    return NotFound(f"no such op: {op_id}", hint="'fsmount writeback status' names the dead letters")
-
-
-def steer(queue: Queue, op_id: str, verb: str, sources: Sequence[str]) -> str:
-    """Carries out ``verb`` on an op in one of ``sources``, and says what was done; an op that is there already is left.
-
-    Raises NotFound or VerbRefused.
-    """
-    found = queue.show(op_id)
-    if found is None:
-        raise unknown(op_id)
-    where, path = found[0], msgspec.json.decode(found[1], type=ShownOp).path
-    if where not in sources:
-        return f"{op_id} is {where} already: {path}"
-    queue.move(op_id, where, verb)
-    return f"{op_id} {'will be tried again' if verb == RETRY else 'is given up'}: {path}"
+    if len(op_id) != 29 or not op_id.startswith("op_"):
+        return NotFound(f"no such op: {escape(op_id)}", hint="an op is named op_ and 26 letters and digits")
+    return NotFound(f"no such op: {escape(op_id)}", hint="'fsmount writeback list' names those there are")
 
 
 @contextmanager

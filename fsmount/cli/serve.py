@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import quote
 
 import click
 
-from fsmount.config import state_home
+from fsmount.config import parse_remote, state_home
 from fsmount.errors import UsageError
 
 
@@ -62,9 +63,20 @@ def serve(data: Path | None, listen: str, workspace: str, rules: Path | None) ->
     from fsmount.server.serve import ServeOptions, run
 
     host, port = _address(listen)
+    _check_workspace(workspace)
     return run(
         ServeOptions(data=data or state_home() / "serve", host=host, port=port, workspace=workspace, rules=rules)
     )
+
+
+def _check_workspace(name: str) -> None:
+    """Raises UsageError for a workspace that no remote could name."""
+    try:
+        parse_remote(f"relayfile+http://host/{quote(name, safe='', errors='surrogateescape')}")
+    except UsageError as error:
+        raise UsageError(
+            f"--workspace {name!r} cannot be a workspace's name", hint="use letters and digits, such as local"
+        ) from error
 
 
 def _address(text: str) -> tuple[str, int]:

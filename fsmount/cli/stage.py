@@ -116,7 +116,8 @@ def _environment(folder: Path) -> dict[str, str]:
     """The user's, less what would steer fsmount."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FSMOUNT_")}
     path = f"{folder}/bin:{kept.get('PATH', os.defpath)}"
-    return {**kept, "PATH": path, "XDG_STATE_HOME": str(folder / "state"), "XDG_CACHE_HOME": str(folder / "cache")}
+    own = {f"XDG_{kind}_HOME": str(folder / kind.lower()) for kind in ("STATE", "CACHE", "CONFIG")}
+    return {**kept, "PATH": path, **own}
 
 
 def _start_server(folder: Path, rules: Path, environment: dict[str, str]) -> subprocess.Popen[str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -17,6 +17,7 @@ from msgspec.structs import replace
 
 from fsmount import registry
 from fsmount.cli.child import in_child
+from fsmount.config import mount_name, parse_remote, state_home
 from fsmount.errors import NotFound, UsageError
 from fsmount.mounttable import MountLine, is_within, mounted_at, mounts
 from fsmount.render.escape import escape
@@ -42,20 +43,33 @@ class Target(Struct, frozen=True, kw_only=True):
     mountpoint: str | None = None
     name: str = ""
     state_dir: Path | None = None
+    remote: str | None = None
     said: bool = False
     """Whether it was named, and not found because nothing was said."""
 
     def __str__(self) -> str:
-        return self.mountpoint or str(self.state_dir)
+        """For a person; escaped."""
+        return escape(self.mountpoint or str(self.state_dir))
+
+    @property
+    def quoted(self) -> str:
+        """What a suggested command needs to mean this mount."""
+        if self.mountpoint is not None:
+            return escape(shlex.quote(self.mountpoint))
+        return f"--state-dir {escape(shlex.quote(str(self.state_dir)))}"
 
     @property
     def argument(self) -> str:
-        """What a suggested command needs to mean this mount too, with a blank before it; empty if nothing."""
-        if not self.said and len(registry.registrations()) < 2:
-            return ""
-        if self.mountpoint is not None:
-            return f" {escape(shlex.quote(self.mountpoint))}"
-        return f" --state-dir {escape(shlex.quote(str(self.state_dir)))}"
+        """The same with a blank before it; empty where there is no other mount that could be meant."""
+        return f" {self.quoted}" if self.said or len(registry.registrations()) > 1 else ""
+
+    @property
+    def mount_command(self) -> str:
+        """What mounts it again with the same state, as far as that is known."""
+        words = ["fsmount", "mount", self.remote or "REMOTE", self.mountpoint or "MOUNTPOINT"]
+        if self.state_dir is not None and self.state_dir != _default_state_dir(self.remote):
+            words += ["--state-dir", str(self.state_dir)]
+        return escape(shlex.join(words))
 
     def holder(self) -> Holder | None:
         """Who uses the state directory now."""
@@ -72,6 +86,14 @@ class Target(Struct, frozen=True, kw_only=True):
         who = f"look at {holder}" if holder else "its daemon is not known here"
         abort = f"; as root, echo 1 > /sys/fs/fuse/connections/{line.minor}/abort frees what hangs" if line else ""
         return who + abort
+
+
+def known(mount: str | None, state_dir: Path | None) -> Target:
+    """As ``find``; raises NotFound where no mount is known."""
+    target = find(mount, state_dir)
+    if target is None:
+        raise NotFound("no mount is known", hint="name one, or use --state-dir")
+    return target
 
 
 def find(mount: str | None, state_dir: Path | None = None) -> Target | None:
@@ -94,11 +116,10 @@ def find(mount: str | None, state_dir: Path | None = None) -> Target | None:
 
 
 def _by_state_dir(path: Path) -> Target:
-    known = registry.using(path)
-    if known is not None:
-        return _registered(known)
+    if (used := registry.using(path)) is not None:
+        return registered(used)
     if not path.is_dir():
-        raise NotFound(f"there is no state directory {path}")
+        raise NotFound(f"there is no state directory {escape(str(path))}")
     return Target(state_dir=path, name=path.name)
 
 
@@ -107,15 +128,16 @@ def _by_text(text: str) -> Target:
     if (found := _around(path)) is not None:
         return found
     if len(same := registry.named(text)) == 1:
-        return _registered(same[0])
+        return registered(same[0])
     if same:
         raise UsageError(
-            f"several mounts are named {text}", hint="say which: " + ", ".join(one.mountpoint for one in same)
+            f"several mounts are named {escape(text)}",
+            hint="say which: " + ", ".join(escape(one.mountpoint) for one in same),
         )
     resolved = resolve(path)
     if resolved != path and (found := _around(resolved)) is not None:
         return found
-    raise NotFound(f"{text} is no mount of fsmount, nor inside one", hint=_known())
+    raise NotFound(f"{escape(text)} is no mount of fsmount, nor inside one", hint=_known())
 
 
 def resolve(path: str) -> str:
@@ -135,26 +157,38 @@ def _around_here() -> Target | None:
 
 def _around(path: str) -> Target | None:
     """The innermost mount that holds ``path``: the registry's, or one that only the mount table knows."""
-    known = registry.around(path)
+    one = registry.around(path)
     lines = [line for line in mounts() if line.ours and is_within(path, line.mountpoint)]
     innermost = max(lines, key=lambda line: len(line.mountpoint), default=None)
-    if innermost is not None and (known is None or len(known.mountpoint) < len(innermost.mountpoint)):
-        return Target(mountpoint=innermost.mountpoint, name=innermost.source)
-    return _registered(known) if known is not None else None
+    if innermost is not None and (one is None or len(one.mountpoint) < len(innermost.mountpoint)):
+        return Target(mountpoint=innermost.mountpoint, name=innermost.source, remote=innermost.source)
+    return registered(one) if one is not None else None
 
 
 def _the_only_one() -> Target | None:
     """Of this user's registry: the mount table also has what others mounted."""
-    known = [_registered(one) for one in registry.registrations()]
-    if len(known) > 1:
-        raise UsageError("there are several mounts", hint="say which: " + ", ".join(str(one) for one in known))
-    return known[0] if known else None
+    there = registry.registrations()
+    if len(there) > 1:
+        raise UsageError("there are several mounts", hint=f"say which: {_places(there)}")
+    return registered(there[0]) if there else None
 
 
-def _registered(known: registry.Registration) -> Target:
-    return Target(mountpoint=known.mountpoint, name=known.name, state_dir=Path(known.state_dir))
+def registered(one: registry.Registration) -> Target:
+    """The mount that a registration tells of."""
+    return Target(mountpoint=one.mountpoint, name=one.name, state_dir=Path(one.state_dir), remote=one.remote)
+
+
+def _default_state_dir(remote: str | None) -> Path | None:
+    try:
+        return None if remote is None else state_home() / mount_name(parse_remote(remote))
+    except UsageError:
+        return None
 
 
 def _known() -> str:
-    places = [one.mountpoint for one in registry.registrations()]
-    return "known mounts: " + ", ".join(places) if places else "no mounts are known"
+    there = registry.registrations()
+    return f"known mounts: {_places(there)}" if there else "no mounts are known"
+
+
+def _places(there: Sequence[registry.Registration]) -> str:
+    return ", ".join(escape(one.mountpoint) for one in there)

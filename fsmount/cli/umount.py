@@ -72,7 +72,7 @@ def umount(mountpoint: str | None, drain: float | None, state_dir: Path | None, 
 
 def _refuse_if_used(target: Target, holder: Holder | None) -> None:
     besides = frozenset({os.getpid(), holder.pid if holder else 0})  # and the child that looks, which stands here too
-    mountpoint = str(target)
+    mountpoint = target.mountpoint or ""
     below = mounted_below(mountpoint)
     answer = in_child(
         lambda: msgspec.json.encode(
@@ -140,11 +140,11 @@ def _await_end(watched: int, patience: float, target: Target, holder: Holder) ->
 
 def _clear(target: Target) -> None:
     """Takes a mount point away that nobody serves any more."""
-    mountpoint = str(target)
+    mountpoint = target.mountpoint or ""
     if not _detach(mountpoint, lazy=False):
         _detach(mountpoint, lazy=True)
     if target.mounted() is not None:
-        raise FsmountError(f"{mountpoint} could not be unmounted", hint=f"fusermount3 -uz {mountpoint}")
+        raise FsmountError(f"{target} could not be unmounted", hint=f"fusermount3 -uz {target.quoted}")
 
 
 def _detach(mountpoint: str, *, lazy: bool) -> bool:
@@ -155,7 +155,9 @@ def _detach(mountpoint: str, *, lazy: bool) -> bool:
     except FileNotFoundError as error:
         raise MachineLacks("fusermount3 is not installed", hint="apt install fuse3") from error
     except subprocess.TimeoutExpired as error:
-        raise TimedOut(f"fusermount3 hangs on {mountpoint}", hint="as root: umount -l " + mountpoint) from error
+        raise TimedOut(
+            f"fusermount3 hangs on {escape(mountpoint)}", hint=f"as root: umount -l {escape(mountpoint)}"
+        ) from error
     return done.returncode == 0
 
 
@@ -164,14 +166,15 @@ def _farewell(target: Target) -> str:
     numbers = _remaining(target)
     if numbers is None:
         return f"unmounted {target}"
-    if not numbers.unsent and not numbers.dead_letter:
-        registry.remove(str(target))
+    if not numbers.unsent and not numbers.held and not numbers.dead_letter:
+        registry.remove(target.mountpoint or "")
         return f"unmounted {target}; everything was delivered"
     parts = (
         [f"{counted(numbers.unsent, 'op')} {'waits' if numbers.unsent == 1 else 'wait'} for the next mount"]
         if numbers.unsent
         else []
     )
+    parts += [f"{counted(numbers.held, 'op')} held"] if numbers.held else []
     parts += [counted(numbers.dead_letter, "dead letter")] if numbers.dead_letter else []
     return f"unmounted {target}; {', '.join(parts)}"
 
@@ -187,5 +190,5 @@ def _left_of(target: Target) -> str | None:
     numbers = _remaining(target)
     if numbers is None:
         return None
-    held = f"{counted(numbers.unsent, 'op')} and {counted(numbers.dead_letter, 'dead letter')}"
-    return f"its queue holds {held}: fsmount writeback status {target}"
+    held = f"{counted(numbers.unsent + numbers.held, 'op')} and {counted(numbers.dead_letter, 'dead letter')}"
+    return f"its queue has {held}: fsmount writeback status{target.argument}"

@@ -6,8 +6,13 @@ Invariant: a value that passes is finite, in range and ready for ``Config``; any
 from __future__ import annotations
 
 import math
+import re
+from pathlib import Path
 
 import click
+
+from fsmount.config import parse_size
+from fsmount.errors import UsageError
 
 _TAKEN = ("mounts", "serve")
 """Names in the state home that are no mount's."""
@@ -40,12 +45,18 @@ def days(text: object) -> float:
         raise click.BadParameter(f"{text!r} is no number of days") from error
 
 
+def size(text: object) -> str:
+    """``10G`` or ``80%``, as it was written: the share of which disk is known later."""
+    try:
+        parse_size(str(text), Path("/"))
+    except UsageError as error:
+        raise click.BadParameter(f"{error.message}: {error.hint}") from error
+    return str(text)
+
+
 def octal(text: object) -> int:
     """Permission bits such as 022."""
-    try:
-        bits = int(str(text), 8)
-    except ValueError:
-        bits = -1
+    bits = int(str(text), 8) if re.fullmatch("[0-7]{1,4}", str(text)) else -1
     if not 0 <= bits <= 0o777:
         raise click.BadParameter(f"{text!r} is no umask: three octal digits such as 022")
     return bits

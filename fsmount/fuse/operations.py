@@ -1,7 +1,7 @@
 """One method a FUSE request: decode, call the filesystem, encode.
 
 Invariant: every handler ends within the deadline, and no exception but FUSEError leaves one, because any other would
-end the daemon. Requests for ``.relay`` never wait for anything.
+end the daemon. Of the requests for ``.relay`` only its fsync waits.
 """
 
 from __future__ import annotations
@@ -9,114 +9,59 @@ from __future__ import annotations
 import errno
 import functools
 import os
-from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Concatenate, ParamSpec, TypeVar
+import select
+from collections.abc import Sequence
 
 import pyfuse3
 import trio
 
 from fsmount.errors import FileError, RemoteError
+from fsmount.fuse.answers import RELAY
 from fsmount.fuse.attributes import absent, entry_attributes
+from fsmount.fuse.beside import Beside
+from fsmount.fuse.deadline import handler, within
+from fsmount.fuse.directory import Directory
 from fsmount.fuse.errno import errno_of
 from fsmount.fuse.names import decoded, encoded
+from fsmount.fuse.session import KernelNotifier
 from fsmount.model import Attr, Ino
 from fsmount.ports import Clock, EventLog
 from fsmount.vfs.control import CONTROL_ROOT, ControlTree
 from fsmount.vfs.filesystem import Filesystem
 from fsmount.vfs.inodes import CONTROL, ROOT_INO, Node
-from fsmount.vfs.listings import NOTHING
 from fsmount.vfs.shown import Shown
 
-RELAY = ".relay"
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
 AGAIN = 1.0
 """Seconds for which a read that failed is answered alike at once: after a failed readahead the kernel asks for the same
 page again.
 """
-
-P = ParamSpec("P")
-T = TypeVar("T")
-
-
-def handler(
-    method: Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]],
-) -> Callable[Concatenate[Operations, P], Coroutine[Any, Any, T]]:
-    """Deadline and errors of every request."""
-
-    @functools.wraps(method)
-    async def answer(self: Operations, /, *args: P.args, **kwargs: P.kwargs) -> T:
-        with trio.move_on_after(self.timeout):
-            try:
-                return await method(self, *args, **kwargs)
-            except pyfuse3.FUSEError:
-                raise
-            except Exception as error:
-                raise pyfuse3.FUSEError(self.errno_for(error, method.__name__)) from error
-        raise pyfuse3.FUSEError(errno.ETIMEDOUT)
-
-    return answer
+READY = select.POLLIN | select.POLLRDNORM | select.POLLOUT | select.POLLWRNORM
+"""What poll(2) tells of a regular file."""
+SYNC_TIMEOUTS = 4
+"""An fsync of ``.relay`` waits for so many timeouts."""
 
 
-class Directory:
-    """An open directory: its names as they were when it was read from the start.
-
-    ``failure`` ends them where the remote could not be asked: a list that is not whole is never passed off as one. What
-    stands under them may have changed since, if the tree's ``stamp`` has.
-    """
-
-    __slots__ = ("control", "failure", "listing", "names", "node", "stamp")
-
-    def __init__(self, node: Node | None, control: Ino | None) -> None:
-        self.node = node
-        self.control = control
-        self.names: Sequence[tuple[str, Shown | Attr]] | Sequence[tuple[str, Attr]] = ()
-        self.failure: RemoteError | None = None
-        self.listing = NOTHING
-        self.stamp = (0, 0)
-
-
-class Operations(pyfuse3.Operations):
+class Operations(Beside):
     """See the module. ``ttl`` is how long the kernel may answer by itself, ``timeout`` the deadline; seconds."""
 
     enable_writeback_cache = False
     supports_dot_lookup = False
 
     def __init__(
-        self, filesystem: Filesystem, control: ControlTree, clock: Clock, log: EventLog, *, timeout: float, ttl: float,
-        state_dir: str,
+        self, filesystem: Filesystem, control: ControlTree, kernel: KernelNotifier, clock: Clock, log: EventLog, *,
+        timeout: float, ttl: float, state_dir: str,
     ) -> None:  # fmt: skip
-        super().__init__()
-        self._fs = filesystem
-        self._tree = filesystem.tree
-        self._files = filesystem.files
-        self._control = control
+        super().__init__(filesystem, control, log, timeout=timeout, ttl=ttl)
+        self._kernel = kernel
         self._clock = clock
-        self._log = log
-        self.timeout = timeout
-        self._ttl = ttl
         self._state_dir = state_dir
         self._directories: dict[int, Directory] = {}
         self._next_directory = 1
         self._failed_reads: dict[int, tuple[float, int]] = {}
 
-    def errno_for(self, error: Exception, request: str) -> int:
-        """The errno of an error; one that nobody foresaw is logged."""
-        code = errno_of(error)
-        if code is None:
-            self._log.note("request.failed", f"{request}: {type(error).__name__}: {error}", level="error")
-            return errno.EIO
-        if code in (errno.EIO, errno.ENOSPC, errno.EDQUOT):
-            self._log.note("request.failed", f"{request}: {error}", level="warning")
-        return code
-
     # attributes
-
-    def _entry(self, attr: Attr) -> pyfuse3.EntryAttributes:
-        return entry_attributes(attr, 0 if attr.ino >= CONTROL else self._ttl)
-
-    async def _node_entry(self, node: Node) -> pyfuse3.EntryAttributes:
-        return self._entry(self._tree.quick_attr(node) or await self._tree.attr(node))
 
     @handler
     async def lookup(self, parent_inode: int, name: bytes, ctx: object) -> pyfuse3.EntryAttributes:
@@ -131,15 +76,6 @@ class Operations(pyfuse3.Operations):
             return absent(self._ttl)
         return await self._looked_up(node)
 
-    async def _looked_up(self, node: Node) -> pyfuse3.EntryAttributes:
-        """The answer by which the kernel knows the node once more; it stays here while its size is fetched."""
-        node.lookups += 1
-        try:
-            return await self._node_entry(node)
-        except BaseException:
-            self._tree.inodes.forget(node.ino, 1)
-            raise
-
     @handler
     async def getattr(self, inode: int, ctx: object) -> pyfuse3.EntryAttributes:
         if inode >= CONTROL:
@@ -153,7 +89,8 @@ class Operations(pyfuse3.Operations):
         self, inode: int, attr: pyfuse3.EntryAttributes, fields: pyfuse3.SetattrFields, fh: int | None, ctx: object
     ) -> pyfuse3.EntryAttributes:  # fmt: skip
         if inode >= CONTROL:
-            raise self._control.refuse("setattr", Ino(inode))
+            truncated = fields.update_size and attr.st_size == 0
+            return self._entry(self._control.setattr(Ino(inode), truncated=truncated))
         node = self._tree.inodes.get(inode)
         changed = await self._fs.setattr(
             node,
@@ -209,7 +146,8 @@ class Operations(pyfuse3.Operations):
         # A directory is listed in time, whatever its sizes cost: those not fetched by then are asked for by ``stat``.
         with trio.move_on_after(self.timeout / 2):
             await self._tree.measure(names)
-        directory.names = [(RELAY, self._control.root()), *names] if node.ino == ROOT_INO else names
+        shown = node.ino == ROOT_INO and not self._control.hidden
+        directory.names = [(RELAY, self._control.root()), *names] if shown else names
 
     async def _reply_dots(self, directory: Directory, start_id: int, token: pyfuse3.ReaddirToken) -> bool:
         if directory.node is None:
@@ -259,11 +197,17 @@ class Operations(pyfuse3.Operations):
     async def releasedir(self, fh: int) -> None:
         self._directories.pop(fh, None)
 
-    @handler
+    @within(SYNC_TIMEOUTS)
     async def fsyncdir(self, fh: int, datasync: bool) -> None:
-        """Names are in the journal when their system call returns; this puts the journal on the disk."""
-        if self._directories[fh].control is None:
+        """Names are in the journal when their system call returns; this puts the journal on the disk.
+
+        Of ``.relay`` itself: waits until what was queued is delivered.
+        """
+        control = self._directories[fh].control
+        if control is None:
             await trio.to_thread.run_sync(self._fs.durable)
+        elif control == CONTROL_ROOT:
+            await self._control.sync()
 
     @handler
     async def mkdir(
@@ -297,33 +241,6 @@ class Operations(pyfuse3.Operations):
         await self._fs.rename(parent, old, to_parent, new, replace_target=not flags & RENAME_NOREPLACE)
         self._control.changed()
 
-    def _parent(self, inode: int, name: bytes, request: str) -> tuple[Node, str]:
-        """The directory and the name of a change; the control tree refuses it."""
-        text = decoded(name)
-        if inode >= CONTROL or (inode == ROOT_INO and text == RELAY):
-            raise self._control.refuse(request, Ino(inode) if inode >= CONTROL else CONTROL_ROOT)
-        return self._tree.inodes.get(inode), text
-
-    # what no remote of ours can hold
-
-    @handler
-    async def symlink(self, parent_inode: int, name: bytes, target: bytes, ctx: object) -> pyfuse3.EntryAttributes:
-        raise await self._refusal(parent_inode, name, "symlink")
-
-    @handler
-    async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: object) -> pyfuse3.EntryAttributes:
-        raise await self._refusal(new_parent_inode, new_name, "link")
-
-    @handler
-    async def mknod(self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: object) -> pyfuse3.EntryAttributes:
-        raise await self._refusal(parent_inode, name, "mknod")
-
-    async def _refusal(self, inode: int, name: bytes, request: str) -> FileError:
-        """EPERM (symlink(2), link(2), mknod(2)), unless the name itself is impossible."""
-        parent, text = self._parent(inode, name, request)
-        await self._tree.vacant(parent, text)
-        return FileError(errno.EPERM, f"{request} {text}: a remote holds files and directories only")
-
     # files
 
     @handler
@@ -342,7 +259,7 @@ class Operations(pyfuse3.Operations):
     async def open(self, inode: int, flags: int, ctx: object) -> pyfuse3.FileInfo:
         writable = flags & os.O_ACCMODE != os.O_RDONLY
         if inode >= CONTROL:
-            number = self._control.open(Ino(inode), writable)
+            number = self._control.open(Ino(inode), writable=writable)
             return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(CONTROL + number), direct_io=True, keep_cache=False)
         node = self._tree.inodes.get(inode)
         self._fs.check_open(writable)
@@ -367,18 +284,31 @@ class Operations(pyfuse3.Operations):
 
     @handler
     async def write(self, fh: int, off: int, buf: bytes) -> int:
+        if fh >= CONTROL:
+            return self._control.write(fh - CONTROL, buf)
         return await self._files.write(fh, off, buf)
 
     @handler
     async def flush(self, fh: int) -> None:
-        if fh < CONTROL:
-            await self._files.flush(fh)
-            self._control.changed()
+        if fh >= CONTROL:
+            self._control.flush(fh - CONTROL)
+            return
+        await self._files.flush(fh)
+        self._control.changed()
 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:
         if fh < CONTROL:
             await self._files.fsync(fh)
+
+    @handler
+    async def poll(self, inode: int, fh: int, poll_handle: pyfuse3.PollHandle | None, ctx: object) -> int:
+        """What is in ``.relay`` is ready while there is more than the handle has read; it is woken when there is."""
+        if fh < CONTROL:
+            return READY
+        wake = None if poll_handle is None else functools.partial(self._kernel.wake, poll_handle.notify)
+        ready = self._control.poll(fh - CONTROL, wake)
+        return READY if ready is None else ready
 
     @handler
     async def release(self, fh: int) -> None:

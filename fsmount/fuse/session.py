@@ -8,10 +8,11 @@ of the same inode.
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pyfuse3
@@ -21,6 +22,8 @@ from fsmount.fuse.names import encoded
 from fsmount.mounttable import mounted_at
 from fsmount.ports import EventLog
 
+_HELD_UP = 1.0
+"""Seconds that a last notification may take."""
 MAX_TASKS = 1000
 """Requests that may be answered at once; far more than may wait for the remote, so that ``.relay`` always answers."""
 
@@ -34,52 +37,87 @@ class KernelNotifier:
         self._thread = threading.Thread(target=self._run, name="kernel-cache", daemon=True)
         self._thread.start()
         self.count = 0
-        """Invalidations sent since the start."""
+        """Invalidations asked for since the start."""
 
     def entry_changed(self, parent: int, name: str) -> None:
         inode, told = pyfuse3.InodeT(parent), encoded(name)
-        self._jobs.put(lambda: pyfuse3.invalidate_entry_async(inode, told, ignore_enoent=True))
+        self._invalidate(lambda: pyfuse3.invalidate_entry_async(inode, told, ignore_enoent=True))
 
     def content_changed(self, ino: int) -> None:
-        self._jobs.put(lambda: pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=False))
+        self._invalidate(lambda: pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=False))
 
     def attributes_changed(self, ino: int) -> None:
-        self._jobs.put(lambda: pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True))
+        self._invalidate(lambda: pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True))
+
+    def wake(self, notify: Callable[[], None]) -> None:
+        """Wakes those who wait in poll(2), by ``PollHandle.notify``; may be called on any thread."""
+        self._jobs.put(notify)
+
+    def _invalidate(self, tell: Callable[[], None]) -> None:
+        self.count += 1
+        self._jobs.put(tell)
 
     def close(self) -> None:
-        """Sends nothing more."""
+        """Sends nothing more; before the session ends, because a poll's handle points into it.
+
+        A notification that the kernel holds up is left to the session's end.
+        """
         self._jobs.put(None)
+        self._thread.join(_HELD_UP)
 
     def _run(self) -> None:
         while (job := self._jobs.get()) is not None:
             # ENOENT (the kernel did not know it) is the normal case; anything else means the session is ending.
             with contextlib.suppress(OSError):
                 job()
-            self.count += 1
 
 
-def mount(operations: pyfuse3.Operations, mountpoint: Path, *, fsname: str, allow_other: bool, read_only: bool) -> None:
-    """Mounts; takes a dead mount point over with nothing between unmounting and mounting.
+def mount(
+    operations: pyfuse3.Operations,
+    mountpoint: Path,
+    *,
+    fsname: str,
+    allow_other: bool,
+    read_only: bool,
+    noexec: bool,
+    bare: Callable[[Path], None],
+) -> None:
+    """Mounts; takes a dead mount point over with nothing between unmounting and mounting but one quick look.
 
-    Raises MachineLacks, StateError.
+    ``bare`` is called when the directory shows what lies in it, just before that is covered. Raises MachineLacks,
+    StateError.
     """
     options = set(pyfuse3.default_options)
     options |= {f"fsname={fsname.replace(',', '%2C')}", "subtype=fsmount", "default_permissions"}
-    if allow_other:
-        options.add("allow_other")
-    if read_only:
-        options.add("ro")
+    flags = {"allow_other": allow_other, "ro": read_only, "noexec": noexec}
+    options |= {flag for flag, wanted in flags.items() if wanted}
     if mounted_at(str(mountpoint)) is not None:
         _take_away_dead(mountpoint)
+    bare(mountpoint)
+    complaint = os.memfd_create("complaint")
     try:
-        pyfuse3.init(operations, str(mountpoint), options)
+        with _standard_error(complaint):
+            pyfuse3.init(operations, str(mountpoint), options)
     except RuntimeError as error:
+        said = os.pread(complaint, 4096, 0).decode(errors="replace").strip().splitlines()
         raise MachineLacks(
-            f"{mountpoint} could not be mounted: {error}",
-            hint="fusermount3 said why above; allow_other needs user_allow_other in /etc/fuse.conf"
-            if allow_other
-            else None,
+            f"{mountpoint} could not be mounted: {said[0] if said else error}",
+            hint="'fsmount doctor' looks at what a mount needs",
         ) from error
+    finally:
+        os.close(complaint)
+
+
+@contextlib.contextmanager
+def _standard_error(descriptor: int) -> Iterator[None]:
+    """What libfuse and fusermount3 complain of goes there: a daemon has no standard error that anybody reads."""
+    kept = os.dup(2)
+    os.dup2(descriptor, 2)
+    try:
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
 
 
 def _take_away_dead(mountpoint: Path) -> None:

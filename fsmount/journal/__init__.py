@@ -12,20 +12,22 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 from fsmount.journal.attributes import LocalNodes
-from fsmount.journal.database import SCHEMA_VERSION, Database
+from fsmount.journal.database import Database
 from fsmount.journal.decisions import Decisions
 from fsmount.journal.facts import Facts
 from fsmount.journal.intents import Intents
+from fsmount.journal.migration import SCHEMA_VERSION
 from fsmount.journal.recovery import Recovery
 from fsmount.journal.renames import Renames
 from fsmount.journal.sending import Sending
+from fsmount.journal.telling import Telling
 from fsmount.model import Timing
 from fsmount.ports import Clock
 
 __all__ = ["SCHEMA_VERSION", "SqliteJournal", "open_journal"]
 
 
-class SqliteJournal(Renames, Intents, Sending, Decisions, Recovery, LocalNodes, Facts):
+class SqliteJournal(Renames, Intents, Sending, Decisions, Recovery, LocalNodes, Telling, Facts):
     """Implements ports.Journal and ports.Attributes."""
 
     def transaction(self) -> AbstractContextManager[None]:
@@ -33,6 +35,10 @@ class SqliteJournal(Renames, Intents, Sending, Decisions, Recovery, LocalNodes, 
 
     def watch(self, changed: Callable[[], None]) -> None:
         self._db.watch(changed)
+
+    def retime(self, timing: Timing) -> None:
+        """What is journalled from now on settles for so long."""
+        self._timing = timing
 
     def durable(self) -> None:
         self._db.flush_to_disk()

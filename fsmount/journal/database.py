@@ -11,13 +11,11 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from fsmount.errors import FileError, StateError
-
-SCHEMA_VERSION = 1
+from fsmount.journal.migration import SCHEMA_VERSION, migrate
 
 
 class Database:
@@ -39,10 +37,7 @@ class Database:
             self.connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
             self._open(found)
         except sqlite3.Error as error:
-            raise StateError(
-                f"the journal {path} cannot be read: {error}",
-                hint="keep the file: it may hold unsent writes; move the state directory aside to start without it",
-            ) from error
+            raise _unreadable(path, error) from error
         if fresh:
             os.chmod(path, 0o600)
             _sync(path.parent)
@@ -51,9 +46,8 @@ class Database:
         try:
             self.connection.row_factory = sqlite3.Row
             self._configure()
-            if found == 0:
-                script = files("fsmount.journal").joinpath("schema.sql").read_text()
-                self.connection.executescript(f"BEGIN;{script};PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+            if found < SCHEMA_VERSION:
+                migrate(self.connection)
             self._check()
         except BaseException:
             self.connection.close()
@@ -138,6 +132,26 @@ class Database:
 
     def close(self) -> None:
         self.connection.close()
+
+
+def schema_of(path: Path) -> int:
+    """The schema version of a journal that nobody has open; raises StateError where it cannot be read."""
+    try:
+        return _schema_of(path)
+    except sqlite3.Error as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: sqlite3.Error) -> StateError:
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+        return StateError(
+            f"another program of this machine, perhaps in a container, has the journal {path} open",
+            hint="unmount it there, or end that program",
+        )
+    return StateError(
+        f"the journal {path} cannot be read: {error}",
+        hint="keep the file: it may hold unsent writes; move the state directory aside to start without it",
+    )
 
 
 def _schema_of(path: Path) -> int:

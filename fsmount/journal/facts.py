@@ -5,8 +5,10 @@ Invariant: nothing here changes a row. A damaged row, whatever its state says, i
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from fsmount import lifecycle
-from fsmount.journal.part import Part
+from fsmount.journal.order import NOT_DAMAGED, Order
 from fsmount.journal.rows import attempt_of, op_of, record_of
 from fsmount.model import (
     Attempt,
@@ -16,6 +18,7 @@ from fsmount.model import (
     DraftId,
     Op,
     OpId,
+    Reason,
     Record,
     RemotePath,
     State,
@@ -25,19 +28,15 @@ from fsmount.model import (
     provider_of,
 )  # fmt: skip
 
-_NOT_DAMAGED = "seq NOT IN (SELECT seq FROM op WHERE sound = 0)"
 _OF_STATE = {
     None: "",
-    State.PENDING: f"WHERE state = 'pending' AND {_NOT_DAMAGED}",
-    State.SENDING: f"WHERE state = 'sending' AND {_NOT_DAMAGED}",
+    State.PENDING: f"WHERE state = 'pending' AND {NOT_DAMAGED}",
+    State.HELD: f"WHERE state = 'held' AND {NOT_DAMAGED}",
+    State.SENDING: f"WHERE state = 'sending' AND {NOT_DAMAGED}",
     State.DEAD: "WHERE seq IN (SELECT seq FROM op WHERE state = 'dead-letter' UNION"
     " SELECT seq FROM op WHERE sound = 0)",
-    State.DISCARDED: f"WHERE state = 'discarded' AND {_NOT_DAMAGED}",
+    State.DISCARDED: f"WHERE state = 'discarded' AND {NOT_DAMAGED}",
 }
-_DEAD_MOVES = (
-    "SELECT * FROM op WHERE state = 'dead-letter' AND kind = 'move' AND sound"
-    " AND reason NOT IN ('interrupted', 'corrupt-spool')"
-)
 # What is being sent is no longer there for programs that have removed or moved it meanwhile.
 _NEWEST = (
     "NOT EXISTS (SELECT 1 FROM touch later JOIN op since ON since.seq = later.seq WHERE later.path = touch.path"
@@ -45,7 +44,7 @@ _NEWEST = (
 )
 
 
-class Facts(Part):
+class Facts(Order):
     """Reading."""
 
     def record(self, op_id: OpId) -> Record | None:
@@ -53,25 +52,8 @@ class Facts(Part):
         if row is None:
             return None
         attempts = self._db.all("SELECT * FROM attempt WHERE op_id = ? ORDER BY rowid", op_id)
-        blocked_by = self._barrier(row["seq"]) if row["state"] == State.PENDING else None
+        blocked_by = self._barrier(row["seq"], State.HELD, State.DEAD) if row["state"] == State.PENDING else None
         return record_of(row, history=tuple(attempt_of(found) for found in attempts), blocked_by=blocked_by)
-
-    def _barrier(self, seq: int) -> OpId | None:
-        """The dead letter that the op waits for, itself or through others that wait."""
-        if self._db.one(f"{_DEAD_MOVES} LIMIT 1") is None:
-            return None
-        seen, waiting = {seq}, [seq]
-        while waiting:
-            for row in self._db.all(
-                "SELECT op.seq, op.op_id, op.state FROM blocker JOIN op ON op.seq = by_seq WHERE blocker.seq = ?"
-                " ORDER BY op.seq", waiting.pop(),
-            ):  # fmt: skip
-                if row["state"] == State.DEAD:
-                    return OpId(row["op_id"])
-                if row["seq"] not in seen:
-                    seen.add(row["seq"])
-                    waiting.append(row["seq"])
-        return None
 
     def records(self, state: State | None = None, *, limit: int | None = None) -> list[Record]:
         """Without history; the newest first."""
@@ -81,10 +63,11 @@ class Facts(Part):
         )
         return [record_of(row) for row in rows]
 
-    def op_ids(self, state: State, *, with_body: bool = False) -> list[OpId]:
+    def op_ids(self, state: State, *, with_body: bool = False, reasons: Collection[Reason] = ()) -> list[OpId]:
         """The ids alone, oldest first: cheap for a hundred thousand."""
-        bodies = "AND body_size IS NOT NULL" if with_body else ""
-        rows = self._db.all(f"SELECT op_id FROM op {_OF_STATE[state]} {bodies} ORDER BY seq")  # noqa: S608
+        also = " AND body_size IS NOT NULL" if with_body else ""
+        also += f" AND sound AND reason IN ({', '.join('?' * len(reasons))})" if reasons else ""
+        rows = self._db.all(f"SELECT op_id FROM op {_OF_STATE[state]}{also} ORDER BY seq", *reasons)  # noqa: S608
         return [OpId(row[0]) for row in rows]
 
     def counts(self) -> Counts:
@@ -94,34 +77,40 @@ class Facts(Part):
             pending=pending[0],
             sending=sending[0],
             blocked=self._blocked(),
+            held=self._tally(State.HELD)[0],
+            local=self._local(),
             dead=self._tally(State.DEAD)[0],
             discarded=self._tally(State.DISCARDED)[0],
             bytes=pending[1] + sending[1],
             oldest_at=min(oldest) if oldest else None,
         )
 
+    def _local(self) -> int:
+        """How many names have something that only this mount keeps."""
+        row = self._db.one(
+            "SELECT count(*) FROM (SELECT path FROM node WHERE kind IS NOT NULL OR mode IS NOT NULL"
+            " OR uid IS NOT NULL OR gid IS NOT NULL UNION SELECT path FROM xattr) WHERE path >= '/' AND path < '0'"
+        )
+        return int(row[0]) if row else 0
+
     def _tally(self, state: State) -> tuple[int, int, float | None]:
         """How many, how many bytes, since when."""
         row = self._db.one(f"SELECT count(*), total(body_size), min(created_at) FROM op {_OF_STATE[state]}")  # noqa: S608
         return (0, 0, None) if row is None else (row[0], int(row[1]), row[2])
 
-    def _blocked(self) -> int:
-        """Pending ops that wait for a dead letter, themselves or through others: only a person moves them on."""
-        waiting = [record_of(row) for row in self._db.all(_DEAD_MOVES)]
-        found: set[int] = set()
-        while waiting:
-            new = self._waiting_for(waiting.pop()) - found
-            found |= new
-            waiting += [record_of(row) for seq in new for row in self._db.all("SELECT * FROM op WHERE seq = ?", seq)]
-        return len(found)
-
     def dead_by_reason(self) -> dict[str, int]:
         rows = self._db.all("SELECT reason, count(*) FROM op WHERE state = 'dead-letter' AND sound GROUP BY reason")
         return {str(row[0]): row[1] for row in rows}
 
+    def setting(self, name: str) -> str | None:
+        row = self._db.one("SELECT value FROM setting WHERE name = ?", name)
+        return None if row is None else str(row[0])
+
     def rows(self) -> int:
-        """How many ops, in whatever state, and local nodes there are: what belongs to one remote and no other."""
-        row = self._db.one("SELECT (SELECT count(*) FROM op) + (SELECT count(*) FROM node)")
+        """How many ops, local nodes and extended attributes there are: what belongs to one remote and no other."""
+        row = self._db.one(
+            "SELECT (SELECT count(*) FROM op) + (SELECT count(*) FROM node) + (SELECT count(*) FROM xattr)"
+        )
         return int(row[0]) if row else 0
 
     def totals(self) -> Totals:
@@ -211,7 +200,26 @@ class Facts(Part):
         )  # fmt: skip
         return row is not None
 
+    def takes_from(self, directory: RemotePath) -> bool:
+        """Whether an unsettled op removes or moves away something below ``directory``."""
+        row = self._db.one(
+            "SELECT 1 FROM touch JOIN op USING (seq) WHERE touch.path > ? AND touch.path < ? AND target = 0"
+            " AND sound LIMIT 1",
+            join(directory, ""), join(directory, "")[:-1] + "0",
+        )  # fmt: skip
+        return row is not None
+
     # what the spool must keep
+
+    def discarded_bytes(self) -> int:
+        """The size of the bodies that only discarded ops refer to."""
+        row = self._db.one(
+            "SELECT total(size) FROM (SELECT max(body_size) AS size FROM op WHERE state = 'discarded'"
+            " AND body_digest IS NOT NULL AND body_draft IS NULL AND NOT EXISTS (SELECT 1 FROM op other"
+            " WHERE other.body_digest = op.body_digest AND other.body_draft IS NULL AND other.state <> 'discarded')"
+            " GROUP BY body_digest)"
+        )
+        return 0 if row is None else int(row[0])
 
     def bodies(self) -> tuple[list[Digest], list[DraftId]]:
         """Every body and draft that a row refers to."""

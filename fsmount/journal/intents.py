@@ -7,7 +7,8 @@ every new op on a name has the base of the newest unsettled op there.
 from __future__ import annotations
 
 from fsmount import lifecycle
-from fsmount.journal.part import Part, body_columns
+from fsmount.journal.brake import Brake
+from fsmount.journal.part import body_columns
 from fsmount.journal.rows import record_of
 from fsmount.lifecycle import Event
 from fsmount.model import (
@@ -25,7 +26,7 @@ from fsmount.model import (
 )  # fmt: skip
 
 
-class Intents(Part):
+class Intents(Brake):
     """The journal's side that the filesystem writes to; renames are in ``Renames``."""
 
     # drafts
@@ -53,7 +54,8 @@ class Intents(Part):
     def touch_draft(self, draft_id: DraftId) -> None:
         with self._db.transaction():
             self._db.run(
-                "UPDATE op SET open = 1, not_before = ? WHERE body_draft = ? AND state = 'pending' AND attempted = 0",
+                "UPDATE op SET open = 1, not_before = ? WHERE body_draft = ?"
+                " AND state IN ('pending', 'held') AND attempted = 0",
                 self._clock.monotonic() + self._timing.open_settle, draft_id,
             )  # fmt: skip
 
@@ -68,7 +70,7 @@ class Intents(Part):
             now = self._clock.monotonic()
             self._db.run(
                 "UPDATE op SET open = 0, not_before = min(?, max(burst_at + ?, ?))"
-                " WHERE op_id = ? AND state = 'pending' AND attempted = 0 AND open = 1",
+                " WHERE op_id = ? AND state IN ('pending', 'held') AND attempted = 0 AND open = 1",
                 now + self._timing.settle, self._timing.max_settle, now, row["op_id"],
             )  # fmt: skip
 
@@ -134,9 +136,18 @@ class Intents(Part):
     def _replace_delete(self, newest: Record, op_id: OpId) -> None:
         """A name made again needs no delete of its own; one that was attempted goes first, for it may have arrived."""
         if lifecycle.may_change(newest):
-            self._remove(newest, Event.REPLACE)
+            self._take_back(newest)
+        elif newest.state is State.HELD:
+            self._let_go(newest)
         elif newest.state is State.DEAD:
             self._discard(newest, f"the file was made again: {op_id}", event=Event.SUPERSEDE, by=op_id)
+
+    def _take_back(self, delete: Record) -> None:
+        """What it had given up unsent may be tried again by itself."""
+        op_id = delete.op.op_id
+        self._remove(delete, Event.REPLACE)
+        self._counted.pop(op_id, None)
+        self._db.run("UPDATE op SET superseded_by = NULL WHERE superseded_by = ? AND kind = 'put'", op_id)
 
     def _insert_put(self, op: Op, *, still_open: bool = False) -> OpId:
         now = self._clock.monotonic()
@@ -150,36 +161,43 @@ class Intents(Part):
 
     # deletes
 
-    def delete(self, path: RemotePath, shown: Base, *, settle: float | None = None) -> None:
+    def delete(self, path: RemotePath, shown: Base, *, settle: float | None = None, brake: int | None = None) -> None:
         with self._db.transaction():
-            self._delete(self._newest(path), path, shown, settle)
-            self._forget_node(path)
+            queued = self._delete(self._newest(path), path, shown, settle)
+            node = self._put_aside(path, queued[-1].op_id) if queued else self._forget_node(path)
+            known = [op.op_id for op in queued if not op.base.absent]
+            if brake is not None and known and not (node is not None and self._is_young(node["made_at"])):
+                self._brake(known, brake)
 
-    def _delete(self, newest: Record | None, path: RemotePath, shown: Base, settle: float | None) -> None:
+    def _delete(self, newest: Record | None, path: RemotePath, shown: Base, settle: float | None) -> list[Op]:
+        """The deletes that this makes; the last one says what was given up for it."""
         if newest is None:
-            if not shown.absent:
-                self._insert_delete(path, shown, settle)
-            return
+            return [] if shown.absent else [self._insert_delete(path, shown, settle)]
         if self._empties(newest, path):
-            return
-        op, dead = newest.op, newest.state is State.DEAD
+            return []
+        op, dead, queued = newest.op, newest.state is State.DEAD, []
         base = shown if op.kind is OpKind.RMDIR else op.base_of(path)
         if op.kind is OpKind.MOVE and op.target == path and (dead or lifecycle.may_change(newest)):
-            self._withdraw_move(newest)
+            queued += self._withdraw_move(newest)
         elif lifecycle.may_change(newest):
             self._give_up(newest)
         doubtful = self._may_have_arrived(path)
         if base.absent and not self._active(path):
             self._discard_dead(path)
         if not base.absent or self._active(path) or doubtful:
-            self._insert_delete(path, base, settle)
+            queued.append(self._insert_delete(path, base, settle))
+        if queued and lifecycle.may_change(newest):
+            self._db.run("UPDATE op SET superseded_by = ? WHERE op_id = ?", queued[-1].op_id, op.op_id)
+        return queued
 
     def _insert_delete(
         self, path: RemotePath, base: Base, settle: float | None = None, *, seq: int | None = None
-    ) -> OpId:
+    ) -> Op:
         now = self._clock.monotonic()
         wait = self._timing.delete_settle if settle is None else settle
-        return self._insert(self._draw_up(OpKind.DELETE, path, base, seq=seq), not_before=now + wait, burst_at=now)
+        op = self._draw_up(OpKind.DELETE, path, base, seq=seq)
+        self._insert(op, not_before=now + wait, burst_at=now)
+        return op
 
     def _give_up(self, record: Record) -> None:
         """An op that was never attempted is not wanted any more: bytes that outlived the settle time stay discarded."""
@@ -213,11 +231,11 @@ class Intents(Part):
             else:
                 self._discard(record, "the file was removed here")
 
-    def _withdraw_move(self, record: Record) -> None:
+    def _withdraw_move(self, record: Record) -> list[Op]:
         """The file at a move's new name is gone: what is left of the move is the removal of the old name.
 
         The removal has the move's place in the order, because the old name may have been taken again since. A newer op
-        of exactly that name brings the removal with it: it was made from the same base.
+        of exactly that name brings the removal with it: it was made from the same base. Returns the removal, if any.
         """
         op = record.op
         if record.state is State.DEAD:
@@ -226,12 +244,13 @@ class Intents(Part):
             self._give_up(record)
         self._db.run("UPDATE op SET seq = ? WHERE seq = ?", self._next_seq(), op.seq)
         if self._later(op.path, op.seq):
-            return
+            return []
         if op.base.absent and not self._active(op.path):
             self._discard_dead(op.path)
         # A move from an absent base is made only where the old name may hold the bytes all the same.
         removal = self._insert_delete(op.path, op.base, seq=op.seq)
-        self._db.run("UPDATE op SET superseded_by = ? WHERE op_id = ?", removal, op.op_id)
+        self._db.run("UPDATE op SET superseded_by = ? WHERE op_id = ?", removal.op_id, op.op_id)
+        return [removal]
 
     # directories
 
@@ -240,6 +259,7 @@ class Intents(Part):
             now = self._clock.monotonic()
             op = self._draw_up(OpKind.RMDIR, path, ABSENT)
             self._insert(op, not_before=now + self._timing.delete_settle, burst_at=now)
+            self._hold_if_behind(op)
 
     def cancel_rmdir(self, path: RemotePath) -> bool:
         newest = self._newest(path)
@@ -258,4 +278,10 @@ class Intents(Part):
                 "UPDATE op SET not_before = 0"
                 " WHERE state = 'pending' AND not_before > ? AND attempted = 0 AND open = 0",
                 self._clock.monotonic(),
+            )
+
+    def hurry(self, op_id: OpId) -> None:
+        with self._db.transaction():
+            self._db.run(
+                "UPDATE op SET not_before = 0, open = 0 WHERE op_id = ? AND state = 'pending' AND sound", op_id
             )

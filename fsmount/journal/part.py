@@ -1,13 +1,14 @@
 """What the journal's parts share: rows of one op, the names it touches, bodies that nothing refers to any more.
 
-Invariant: an op's ``touch`` rows exist exactly while it is unsettled and decides something: pending, sending, or a dead
-letter that stands at its path.
+Invariant: an op's ``touch`` rows exist exactly while it is unsettled and decides something: pending, sending, held, or
+a dead letter that stands at its path. A held rmdir decides nothing once a person brought back what was below it.
 """
 
 from __future__ import annotations
 
-import json
 import sqlite3
+from collections.abc import Callable
+from typing import Literal
 
 from fsmount import lifecycle
 from fsmount.journal.database import Database
@@ -26,12 +27,13 @@ from fsmount.model import (
     RemotePath,
     State,
     Timing,
-    ancestors,
     parent_of,
 )  # fmt: skip
 from fsmount.ports import Clock
 
 _INSERT = f"INSERT INTO op ({', '.join(COLUMNS)}) VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - fixed names
+FORCEABLE = (Reason.CONFLICT, Reason.REMOTE_DELETED)
+"""Dead letters that a person may let win."""
 
 
 class Part:
@@ -44,6 +46,10 @@ class Part:
         row = database.one("SELECT max(seq) FROM op")
         self._seq: int = (row[0] if row else None) or 0
         self._released: list[Body] = []
+        self._leaving: list[Callable[[OpId], None]] = []
+
+    def watch_leaving(self, leaves: Callable[[OpId], None]) -> None:
+        self._leaving.append(leaves)
 
     # one op's row
 
@@ -77,14 +83,23 @@ class Part:
             created_at=now,
         )
 
-    def _insert(self, op: Op, *, not_before: float, burst_at: float, still_open: bool = False) -> OpId:
+    def _insert(
+        self,
+        op: Op,
+        *,
+        not_before: float,
+        burst_at: float,
+        still_open: bool = False,
+        state: Literal[State.PENDING, State.DISCARDED] = State.PENDING,
+    ) -> OpId:
         to = op.to_base or ABSENT
         self._db.run(
-            _INSERT, op.seq, op.op_id, op.kind, State.PENDING, op.path, op.base.revision, op.base.digest, op.to_path,
+            _INSERT, op.seq, op.op_id, op.kind, state, op.path, op.base.revision, op.base.digest, op.to_path,
             to.revision, to.digest, *body_columns(op.body), op.content_type, still_open, not_before, burst_at,
             op.created_at,
         )  # fmt: skip
-        self._touch(op)
+        if state is State.PENDING:
+            self._touch(op)
         return op.op_id
 
     def _touch(self, op: Op) -> None:
@@ -103,12 +118,16 @@ class Part:
         """The row goes, and with it whatever body nothing else refers to."""
         lifecycle.after(record.state, event)
         op = record.op
+        for leaves in self._leaving:
+            leaves(op.op_id)
         self._untouch(op)
         self._db.run("DELETE FROM attempt WHERE op_id = ?", op.op_id)
         self._db.run("DELETE FROM op WHERE seq = ?", op.seq)
         self._release(op.body)
         if record.theirs is not None:
             self._release(record.theirs.body)
+        if op.kind is OpKind.DELETE:
+            self._forget_node(RemotePath(op.op_id))
 
     def _move_to(
         self, record: Record, event: Event, *, reason: Reason | None = None, message: str = "", by: OpId | None = None
@@ -123,6 +142,14 @@ class Part:
         )  # fmt: skip
         if state is State.DISCARDED or reason in NOT_OVERLAID:
             self._untouch(record.op)
+
+    def _set_base(self, op: Op, path: RemotePath, base: Base) -> None:
+        """The op is made from ``base`` at ``path``, one of its names."""
+        prefix = "to_base" if path == op.to_path else "base"
+        self._db.run(
+            f"UPDATE op SET {prefix}_revision = ?, {prefix}_digest = ? WHERE seq = ?",  # noqa: S608 - fixed names
+            base.revision, base.digest, op.seq,
+        )  # fmt: skip
 
     def _discard(self, record: Record, message: str, *, event: Event = Event.DISCARD, by: OpId | None = None) -> None:
         self._move_to(record, event, message=message, by=by)
@@ -151,7 +178,7 @@ class Part:
         """Whether an op that may still reach the remote has ``path`` as a name."""
         row = self._db.one(
             "SELECT 1 FROM touch JOIN op USING (seq) WHERE touch.path = ? AND sound"
-            " AND state IN ('pending', 'sending') LIMIT 1",
+            " AND state IN ('pending', 'sending', 'held') LIMIT 1",
             path,
         )
         return row is not None
@@ -165,29 +192,42 @@ class Part:
         )
         return row is not None
 
-    def _waiting_for(self, record: Record) -> set[int]:
-        """The numbers of the pending ops that wait for this one directly: the view ``blocker``, read backwards."""
-        op = record.op
-        above = [] if record.state is State.DEAD else [*ancestors(op.path), *ancestors(op.target)]
-        related = self._db.all(
-            "SELECT op.seq FROM touch JOIN op USING (seq) WHERE op.seq > ?1 AND state = 'pending' AND sound AND ("
-            " touch.path IN (?2, ?3) OR touch.path > ?2 || '/' AND touch.path < ?2 || '0'"
-            " OR touch.path > ?3 || '/' AND touch.path < ?3 || '0'"
-            " OR touch.path IN (SELECT value FROM json_each(?4)))",
-            op.seq, op.path, op.target, json.dumps(above),
-        )  # fmt: skip
-        return {row[0] for row in related}
-
     def inherited(self, path: RemotePath) -> Base | None:
         newest = self._newest(path)
         return None if newest is None or newest.op.kind is OpKind.RMDIR else newest.op.base_of(path)
 
     # bodies
 
-    def _forget_node(self, path: RemotePath) -> None:
-        row = self._db.one("DELETE FROM node WHERE path = ? RETURNING body_size, body_digest, body_draft", path)
+    def _put_aside(self, path: RemotePath, op_id: OpId) -> sqlite3.Row | None:
+        """The row and the attributes of a file that is deleted go under the name of the delete; the row as it is then.
+
+        A delete that fails or is given up gives them back. What exists here alone cannot come back, and goes.
+        """
+        row = self._db.one(
+            "UPDATE OR REPLACE node SET path = ?2, parent = '' WHERE path = ?1 AND kind IS NULL AND body_size IS NULL"
+            " RETURNING *", path, op_id,
+        )  # fmt: skip
+        self._db.run("UPDATE OR REPLACE xattr SET path = ?2 WHERE path = ?1", path, op_id)
+        return row or self._forget_node(path)
+
+    def _give_back(self, delete: Op) -> None:
+        """What was put aside for it; what was made under the name since has its own."""
+        if delete.kind is not OpKind.DELETE:
+            return
+        self._db.run(
+            "UPDATE OR IGNORE node SET path = ?2, parent = ?3 WHERE path = ?1",
+            delete.op_id, delete.path, parent_of(delete.path),
+        )  # fmt: skip
+        self._db.run("UPDATE OR IGNORE xattr SET path = ?2 WHERE path = ?1", delete.op_id, delete.path)
+        self._forget_node(RemotePath(delete.op_id))
+
+    def _forget_node(self, path: RemotePath) -> sqlite3.Row | None:
+        """The row that went."""
+        self._db.run("DELETE FROM xattr WHERE path = ?", path)
+        row = self._db.one("DELETE FROM node WHERE path = ? RETURNING *", path)
         if row is not None:
             self._release(body_of(row))
+        return row
 
     def _release(self, body: Body | None) -> None:
         """Notes a body that a row referred to until now; ``released`` hands it on if none does any more."""
@@ -220,6 +260,11 @@ class Part:
     def _count(self, **counters: int) -> None:
         changes = ", ".join(f"{name} = {name} + {int(by)}" for name, by in counters.items())
         self._db.run(f"UPDATE total SET {changes}")  # noqa: S608 - the names are ours
+
+
+def conflict_name(op: Op) -> RemotePath:
+    """The name that the op's next request changes."""
+    return op.path if op.step else op.target
 
 
 def body_columns(body: Body | None) -> tuple[int | None, str | None, str | None]:

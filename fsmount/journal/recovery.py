@@ -69,7 +69,7 @@ class Recovery(Part):
             op = self._draw_up(OpKind.PUT, path, base, body=body, content_type=content_type_of(path))
             self._insert(op, not_before=0, burst_at=0)
             record = Record(op=op, state=State.PENDING)
-        elif record.malformed is not None or record.state is not State.PENDING:
+        elif record.malformed is not None or record.state not in (State.PENDING, State.HELD):
             return None
         else:
             self._db.run("UPDATE op SET body_size = ?, body_digest = NULL WHERE seq = ?", size, record.op.seq)

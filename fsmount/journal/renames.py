@@ -30,11 +30,19 @@ from fsmount.model import (
 class Renames(Intents):
     """Renames of files. Directories that hold files are copied by the program, file by file."""
 
-    def rename(self, old: RemotePath, new: RemotePath, shown_old: Base, shown_new: Base) -> None:
+    def rename(
+        self, old: RemotePath, new: RemotePath, shown_old: Base, shown_new: Base, *, group: str | None = None
+    ) -> None:
         with self._db.transaction():
+            last = self._seq
             to_base = self._free_target(new, shown_new)
             self._rename(self._newest(old), old, new, shown_old, to_base)
+            if group is not None:
+                # What is kept of the file has gone along with its directory: ``rename_nodes``.
+                self._db.run("UPDATE op SET grp = ? WHERE seq > ? AND kind = 'move'", group, last)
+                return
             self._forget_node(new)
+            self._db.run("UPDATE xattr SET path = ? WHERE path = ?", new, old)
             self._db.run("UPDATE node SET path = ?, parent = ? WHERE path = ?", new, parent_of(new), old)
 
     def _free_target(self, new: RemotePath, shown: Base) -> Base:
@@ -45,8 +53,12 @@ class Renames(Intents):
         if lifecycle.may_change(newest) and newest.op.target == new:
             if newest.op.kind is OpKind.MOVE:
                 self._withdraw_move(newest)
+            elif newest.op.kind is OpKind.DELETE:
+                self._take_back(newest)
             else:
                 self._remove(newest, Event.REPLACE)
+        elif newest.op.kind is OpKind.DELETE and newest.state is State.HELD:
+            self._let_go(newest)
         return newest.op.base_of(new)
 
     def _rename(
@@ -88,8 +100,11 @@ class Renames(Intents):
     def _readdress_move(self, source: Record, new: RemotePath, to_base: Base) -> None:
         """One move from where the file was at first; a file that the earlier move had overwritten is removed."""
         op = source.op
+        doubtful = self._may_have_arrived(op.target)
         self._leave(source)
-        if not op.target_base.absent or self._active(op.target):
+        if op.target_base.absent and not self._active(op.target):
+            self._discard_dead(op.target)
+        if not op.target_base.absent or self._active(op.target) or doubtful:
             self._insert_delete(op.target, op.target_base)
         if op.path != new:
             self._left(source, self._insert_move(op.path, op.base, new, to_base, op.body))
@@ -129,7 +144,9 @@ class Renames(Intents):
             OpKind.MOVE, old, base, to=(new, to_base), body=body, content_type=content_type_of(new)
         )  # fmt: skip
         self._follow_draft(op)
-        return self._insert(op, not_before=now + self._timing.settle, burst_at=now)
+        self._insert(op, not_before=now + self._timing.settle, burst_at=now)
+        self._hold_if_behind(op)
+        return op.op_id
 
     def _follow_draft(self, op: Op) -> None:
         """The draft that the op's bytes are still written to belongs to the new op."""

@@ -83,6 +83,7 @@ def op_of(row: sqlite3.Row) -> Op:
         content_type=row["content_type"],
         step=row["step"],
         redrives=row["redrives"],
+        group=row["grp"],
         created_at=float(row["created_at"]),
     )
 
@@ -115,6 +116,7 @@ def record_of(row: sqlite3.Row, *, history: tuple[Attempt, ...] = (), blocked_by
             remote_op_id=row["remote_op_id"],
             blocked_by=None if blocked_by is None else OpId(blocked_by),
             theirs=_theirs(row),
+            forced=bool(row["forced"]),
             history=history,
         )
     except (ValueError, TypeError) as error:

@@ -21,6 +21,9 @@ CREATE TABLE op (
     budget_start INTEGER NOT NULL DEFAULT 0,
     attempted INTEGER NOT NULL DEFAULT 0,
     redrives INTEGER NOT NULL DEFAULT 0,
+    grp TEXT,                           -- shared by the moves of one directory rename
+    released INTEGER NOT NULL DEFAULT 0, -- a person let it go: the brake has no say in it any more
+    forced INTEGER NOT NULL DEFAULT 0,  -- a person said that it wins over theirs
     lease INTEGER NOT NULL DEFAULT 0,
     open INTEGER NOT NULL DEFAULT 0,
     not_before REAL NOT NULL DEFAULT 0, -- monotonic clock of the running daemon
@@ -34,9 +37,10 @@ CREATE TABLE op (
     theirs_revision TEXT,
     theirs_digest TEXT,
     theirs_size INTEGER,
+    theirs_path TEXT,                   -- which of its names theirs, or their removal, is at
     sound INTEGER NOT NULL GENERATED ALWAYS AS (
         kind IN ('put', 'delete', 'move', 'rmdir')
-        AND state IN ('pending', 'sending', 'dead-letter', 'discarded')
+        AND state IN ('pending', 'sending', 'held', 'dead-letter', 'discarded')
         AND substr(path, 1, 1) = '/'
         AND (kind = 'move') = (to_path IS NOT NULL)
         AND (kind <> 'put' OR body_size IS NOT NULL)
@@ -51,14 +55,16 @@ CREATE TABLE op (
 
 -- With what a count of the queue adds up, so that it reads nothing else.
 CREATE INDEX op_due ON op (not_before, body_size, created_at) WHERE state = 'pending';
+CREATE INDEX op_held ON op (path, to_path, body_size, created_at) WHERE state = 'held';
 CREATE INDEX op_dead ON op (seq) WHERE state = 'dead-letter';
-CREATE INDEX op_discarded ON op (settled_at) WHERE state = 'discarded';
+CREATE INDEX op_discarded ON op (settled_at, body_size) WHERE state = 'discarded';
 CREATE INDEX op_damaged ON op (seq) WHERE sound = 0;
 CREATE INDEX op_path ON op (path);
 CREATE INDEX op_to_path ON op (to_path) WHERE to_path IS NOT NULL;
 CREATE INDEX op_body ON op (body_digest) WHERE body_draft IS NULL;
 CREATE INDEX op_draft ON op (body_draft) WHERE body_draft IS NOT NULL;
 CREATE INDEX op_theirs ON op (theirs_digest) WHERE theirs_size IS NOT NULL;
+CREATE INDEX op_superseded ON op (superseded_by) WHERE superseded_by IS NOT NULL;
 CREATE UNIQUE INDEX one_sending_a_path ON op (path) WHERE state = 'sending';
 
 -- The names of the unsettled ops that decide something; `target`: the op puts a file there.
@@ -83,16 +89,16 @@ WHERE touch.path IN (
             SELECT rtrim(rtrim(path, replace(path, '/', '')), '/') FROM above WHERE path <> '')
         SELECT path FROM above)
     AND touch.seq < op.seq AND earlier.sound
-    AND (earlier.state IN ('pending', 'sending') OR (earlier.state = 'dead-letter' AND earlier.kind = 'move'))
+    AND (earlier.state IN ('pending', 'sending', 'held') OR (earlier.state = 'dead-letter' AND earlier.kind = 'move'))
 UNION ALL
 SELECT op.seq, touch.seq
 FROM op JOIN touch ON touch.path > op.path || '/' AND touch.path < op.path || '0' JOIN op earlier ON earlier.seq = touch.seq
-WHERE touch.seq < op.seq AND earlier.sound AND earlier.state IN ('pending', 'sending')
+WHERE touch.seq < op.seq AND earlier.sound AND earlier.state IN ('pending', 'sending', 'held')
 UNION ALL
 SELECT op.seq, touch.seq
 FROM op JOIN touch ON touch.path > op.to_path || '/' AND touch.path < op.to_path || '0'
     JOIN op earlier ON earlier.seq = touch.seq
-WHERE touch.seq < op.seq AND earlier.sound AND earlier.state IN ('pending', 'sending');
+WHERE touch.seq < op.seq AND earlier.sound AND earlier.state IN ('pending', 'sending', 'held');
 
 CREATE VIEW ready AS
 SELECT * FROM op
@@ -122,6 +128,7 @@ CREATE TABLE draft (
 
 CREATE INDEX draft_path ON draft (path);
 
+-- What a delete took away stands under the name of the delete: a delete that fails gives it back.
 CREATE TABLE node (
     path TEXT PRIMARY KEY,
     parent TEXT NOT NULL,
@@ -133,12 +140,29 @@ CREATE TABLE node (
     mtime_revision TEXT,
     body_size INTEGER,
     body_digest TEXT,
-    body_draft TEXT
+    body_draft TEXT,
+    target BLOB,  -- what a symbolic link says
+    made_at REAL  -- when a file that this mount made was first delivered
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX node_local ON node (path)
+WHERE kind IS NOT NULL OR mode IS NOT NULL OR uid IS NOT NULL OR gid IS NOT NULL;
 CREATE INDEX node_parent ON node (parent);
 CREATE INDEX node_digest ON node (body_digest) WHERE body_digest IS NOT NULL;
 CREATE INDEX node_draft ON node (body_draft) WHERE body_draft IS NOT NULL;
+
+CREATE TABLE xattr (
+    path TEXT NOT NULL,
+    name TEXT NOT NULL,
+    value BLOB NOT NULL,
+    PRIMARY KEY (path, name)
+) STRICT, WITHOUT ROWID;
+
+-- Words that outlive the daemon.
+CREATE TABLE setting (
+    name TEXT PRIMARY KEY,
+    value TEXT NOT NULL
+) STRICT, WITHOUT ROWID;
 
 -- Counters that only ever grow, in one row.
 CREATE TABLE total (

@@ -5,8 +5,10 @@ Invariant: which op may go next is the view ``ready`` and nothing else; an op is
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from fsmount import lifecycle
-from fsmount.journal.part import Part
+from fsmount.journal.part import FORCEABLE, Part, conflict_name
 from fsmount.journal.rows import HISTORY, record_of
 from fsmount.lifecycle import Event
 from fsmount.model import (
@@ -25,6 +27,7 @@ from fsmount.model import (
     RemotePath,
     State,
     Theirs,
+    content_type_of,
 )  # fmt: skip
 
 
@@ -47,7 +50,10 @@ class Sending(Part):
             "UPDATE op SET state = ?, attempted = 1, lease = ? WHERE seq = ?",
             lifecycle.after(record.state, Event.CLAIM), lease + 1, record.op.seq,
         )  # fmt: skip
-        return Claim(op=record.op, lease=lease + 1, attempts=record.attempts, budget_start=budget_start)
+        return Claim(
+            op=record.op, lease=lease + 1, attempts=record.attempts, budget_start=budget_start,
+            forced=record.forced, theirs=record.theirs,
+        )  # fmt: skip
 
     def next_due(self) -> float | None:
         row = self._db.one("SELECT not_before FROM ready ORDER BY not_before LIMIT 1")
@@ -69,6 +75,7 @@ class Sending(Part):
             record = self._held(claim)
             op = record.op
             self._learn(op, receipt)
+            self._keep_replaced(record)
             superseded = self._supersede(op)
             self._remove(record, Event.ACKNOWLEDGE)
             self._count(
@@ -87,17 +94,50 @@ class Sending(Part):
         if op.kind is not OpKind.DELETE:
             arrived = op.target_base if op.step else _arrived(op, receipt)
             self._advance(op.target, op.seq, arrived)
+            self._note_made(op)
             self._db.run(
                 "UPDATE node SET mtime_revision = ? WHERE path = ? AND mtime_revision IS NULL",
                 arrived.revision, op.target,
             )  # fmt: skip
 
+    def _note_made(self, op: Op) -> None:
+        """A file that was nowhere before is this mount's own, under whatever name it has here by now."""
+        if op.step == 0 and op.base.absent and op.target_base.absent:
+            self._db.run(
+                "UPDATE node SET made_at = ?3 WHERE path = ?1 OR path IN"
+                " (SELECT to_path FROM op WHERE path = ?1 AND seq > ?2 AND to_path IS NOT NULL)",
+                op.target, op.seq, self._clock.now(),
+            )  # fmt: skip
+
+    def _keep_replaced(self, record: Record) -> None:
+        """The bytes that a forced op replaced are a discarded record of their own."""
+        op, theirs = record.op, record.theirs
+        if not record.forced or theirs is None:
+            return
+        carried = op.kind is OpKind.MOVE and op.step == 0 and op.body is None and op.base == theirs.base
+        if not carried:
+            self._keep(conflict_name(op), theirs, f"what {op.op_id} replaced when it was forced", op.op_id)
+
+    def _keep(self, path: RemotePath, theirs: Theirs, message: str, by: OpId) -> None:
+        if theirs.body is None:
+            return
+        op = self._draw_up(OpKind.PUT, path, theirs.base, body=theirs.body, content_type=content_type_of(path))
+        self._insert(op, not_before=0, burst_at=0, state=State.DISCARDED)
+        self._db.run(
+            "UPDATE op SET settled_at = ?, message = ?, superseded_by = ? WHERE seq = ?",
+            self._clock.now(), message, by, op.seq,
+        )  # fmt: skip
+
     def _advance(self, path: RemotePath, seq: int, base: Base) -> None:
-        """What was discarded counts too: it may be redriven, and it was made from what this op leaves behind."""
+        """What was discarded counts too: it may be redriven, and it was made from what this op leaves behind.
+
+        What was replaced at the remote, or superseded by an op that arrived, is history and keeps its base.
+        """
         for name, prefix in (("path", "base"), ("to_path", "to_base")):
             self._db.run(
                 f"UPDATE op SET {prefix}_revision = ?, {prefix}_digest = ?"  # noqa: S608 - fixed names
-                f" WHERE {name} = ? AND seq > ? AND state IN ('pending', 'dead-letter', 'discarded') AND sound",
+                f" WHERE {name} = ? AND seq > ? AND sound AND (state IN ('pending', 'held', 'dead-letter')"
+                " OR state = 'discarded' AND (superseded_by IS NULL OR superseded_by IN (SELECT op_id FROM op)))",
                 base.revision, base.digest, path, seq,
             )  # fmt: skip
         self._db.run(
@@ -119,27 +159,36 @@ class Sending(Part):
                 " AND sound", path, op.seq,
             ):  # fmt: skip
                 record = record_of(row)
+                theirs = record.theirs
+                if theirs is not None and not theirs.base.absent and theirs.base.revision == op.base_of(path).revision:
+                    self._keep(path, theirs, f"what {op.op_id} replaced", op.op_id)
                 self._discard(record, f"superseded by {op.op_id}", event=Event.SUPERSEDE, by=op.op_id)
                 gone.append(record.op.op_id)
         return gone
 
     def step(self, claim: Claim, receipt: Receipt, attempt: Attempt) -> Claim:
         with self._db.transaction():
-            op = self._held(claim).op
+            record = self._held(claim)
+            op = record.op
             if attempt.error is not None:
                 self._log_attempt(op, attempt, charged=False)
             arrived = _arrived(op, receipt)
+            self._note_made(op)
+            self._keep_replaced(record)
+            self._keep_on_row(record, None)
             self._db.run(
-                "UPDATE op SET step = 1, to_base_revision = ?, to_base_digest = ? WHERE seq = ?",
+                "UPDATE op SET step = 1, forced = 0, to_base_revision = ?, to_base_digest = ? WHERE seq = ?",
                 arrived.revision, arrived.digest, op.seq,
             )  # fmt: skip
             self._advance(op.target, op.seq, arrived)
             return self._renewed(claim)
 
-    def postpone(self, claim: Claim, until: float, attempt: Attempt | None, *, charged: bool) -> None:
+    def postpone(
+        self, claim: Claim, until: float, attempt: Attempt | None, *, charged: bool, shared: bool = False
+    ) -> None:
         with self._db.transaction():
             record = self._held(claim)
-            self._log_attempt(claim.op, attempt, charged=charged)
+            self._log_attempt(claim.op, attempt, charged=charged, counted=not shared)
             self._move_to(record, Event.POSTPONE, message=_message(attempt, record))
             # A draft is sealed before the first request: while it is not, what was claimed was never attempted.
             begun = attempt is not None or record.op.body is None or record.op.body.draft is None
@@ -151,11 +200,8 @@ class Sending(Part):
             op = record.op
             self._log_attempt(op, attempt, charged=False)
             self._move_to(record, Event.POSTPONE, message=_message(attempt, record))
-            prefix = "to_base" if op.kind is OpKind.MOVE and op.step == 0 else "base"
-            self._db.run(
-                f"UPDATE op SET {prefix}_revision = ?, {prefix}_digest = ?, not_before = 0 WHERE seq = ?",  # noqa: S608
-                base.revision, base.digest, op.seq,
-            )  # fmt: skip
+            self._set_base(op, conflict_name(op), base)
+            self._db.run("UPDATE op SET not_before = 0 WHERE seq = ?", op.seq)
 
     def bury(
         self,
@@ -166,24 +212,42 @@ class Sending(Part):
         *,
         charged: bool,
         theirs: Theirs | None = None,
+        at: RemotePath | None = None,
     ) -> None:
         with self._db.transaction():
             record = self._held(claim)
             self._log_attempt(claim.op, attempt, charged=charged)
             self._move_to(record, Event.BURY, reason=reason, message=message)
             self._count(failed_writebacks=1)
+            self._give_back(record.op)
             if reason is Reason.CONFLICT:
                 self._replace_older_conflicts(record.op)
-            if theirs is None:
+            if theirs is not None or reason in FORCEABLE:
+                self._keep_on_row(record, theirs)
+                self._db.run(
+                    "UPDATE op SET forced = 0, theirs_path = ? WHERE seq = ?",
+                    at or conflict_name(record.op), record.op.seq,
+                )  # fmt: skip
+
+    def keep_theirs(self, claim: Claim, theirs: Theirs) -> Claim:
+        with self._db.transaction():
+            self._keep_on_row(self._held(claim), theirs)
+            return self._renewed(claim)
+
+    def _keep_on_row(self, record: Record, theirs: Theirs | None) -> None:
+        """Writes the remote's version; bytes that are held of the same one stay where none come with it."""
+        before = record.theirs
+        kept = None if theirs is None else theirs.body
+        if before is not None and before.body != kept:
+            if theirs is not None and kept is None and before.base.revision == theirs.base.revision:
                 return
-            if record.theirs is not None:
-                self._release(record.theirs.body)
-            kept = theirs.body
-            self._db.run(
-                "UPDATE op SET theirs_revision = ?, theirs_digest = ?, theirs_size = ? WHERE seq = ?",
-                theirs.base.revision, theirs.base.digest if kept is None else kept.digest,
-                None if kept is None else kept.size, record.op.seq,
-            )  # fmt: skip
+            self._release(before.body)
+        base = ABSENT if theirs is None else theirs.base
+        self._db.run(
+            "UPDATE op SET theirs_revision = ?, theirs_digest = ?, theirs_size = ? WHERE seq = ?",
+            base.revision, base.digest if kept is None else kept.digest,
+            None if kept is None else kept.size, record.op.seq,
+        )  # fmt: skip
 
     def _replace_older_conflicts(self, op: Op) -> None:
         """One conflict a path is enough to settle: the newest, which has the newest bytes."""
@@ -210,10 +274,10 @@ class Sending(Part):
         return record_of(row)
 
     def _renewed(self, claim: Claim) -> Claim:
-        op = self._held(claim).op
-        return Claim(op=op, lease=claim.lease, attempts=claim.attempts, budget_start=claim.budget_start)
+        record = self._held(claim)
+        return replace(claim, op=record.op, forced=record.forced, theirs=record.theirs)
 
-    def _log_attempt(self, op: Op, attempt: Attempt | None, *, charged: bool) -> None:
+    def _log_attempt(self, op: Op, attempt: Attempt | None, *, charged: bool, counted: bool = True) -> None:
         if attempt is None:
             return
         if charged:
@@ -227,7 +291,7 @@ class Sending(Part):
             " (SELECT rowid FROM attempt WHERE op_id = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)",
             op.op_id, HISTORY,
         )  # fmt: skip
-        if _answered_badly(attempt):
+        if counted and _answered_badly(attempt):
             self._count(failed_attempts=1)
 
 

@@ -82,6 +82,14 @@ class SpoolUse(Struct, frozen=True, kw_only=True):
     limit: int | None = None
 
 
+class Problem(Struct, frozen=True, kw_only=True, rename="camel"):
+    """Something at the remote, or beneath the mount point, that is not shown as it is; ``shown_as`` None: not at all."""
+
+    path: str
+    shown_as: str | None = None
+    why: str
+
+
 class MountIdentity(Struct, frozen=True, kw_only=True):
     """Which mount this is. ``pid`` and ``started_at`` are None when no daemon runs."""
 

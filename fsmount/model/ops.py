@@ -53,6 +53,7 @@ class State(StrEnum):
 
     PENDING = "pending"
     SENDING = "sending"
+    HELD = "held"
     DEAD = "dead-letter"
     DISCARDED = "discarded"
 
@@ -95,6 +96,8 @@ class Op(Struct, frozen=True, kw_only=True):
     content_type: str | None = None
     step: int = 0
     redrives: int = 0
+    group: str | None = None
+    """Shared by the moves of one directory rename."""
     created_at: float
 
     @property
@@ -151,6 +154,8 @@ class Record(Struct, frozen=True, kw_only=True):
     blocked_by: OpId | None = None
     history: tuple[Attempt, ...] = ()
     theirs: Theirs | None = None
+    forced: bool = False
+    """A person said that this version wins over ``theirs``."""
     malformed: str | None = None
 
 
@@ -162,6 +167,9 @@ class Claim(Struct, frozen=True, kw_only=True):
     attempts: int
     budget_start: int
     """Attempts that were counted when the op got its present budget."""
+    forced: bool = False
+    theirs: Theirs | None = None
+    """What a forced op replaces."""
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
@@ -178,7 +186,8 @@ class LocalNode(Struct, frozen=True, kw_only=True):
     """What the mount keeps of a path because the remote cannot: see ``Attributes`` in ports.
 
     ``kind`` is None where the node only carries attributes of a file that lives elsewhere. ``mtime`` counts for the
-    remote's ``mtime_revision`` and for unsent ops. ``body`` is a litter file's content.
+    remote's ``mtime_revision`` and for unsent ops. ``body`` is a litter file's content, ``target`` what a symbolic
+    link says. ``made_at`` is when a file that this mount created was first delivered.
     """
 
     path: RemotePath
@@ -189,14 +198,22 @@ class LocalNode(Struct, frozen=True, kw_only=True):
     mtime: float | None = None
     mtime_revision: Revision | None = None
     body: Body | None = None
+    target: bytes | None = None
+    made_at: float | None = None
 
 
 class Counts(Struct, frozen=True, kw_only=True):
-    """How many ops there are by state, now; ``bytes`` are those of unsent bodies (pending, sending)."""
+    """How many ops there are by state, now; ``bytes`` are those of unsent bodies (pending, sending).
+
+    ``blocked`` ones are pending too. ``local`` counts what only this mount keeps: directories, links, litter and
+    attributes.
+    """
 
     pending: int = 0
     sending: int = 0
     blocked: int = 0
+    held: int = 0
+    local: int = 0
     dead: int = 0
     discarded: int = 0
     bytes: int = 0

@@ -60,15 +60,17 @@ class TokenSource:
                 self._token = await self._read()
             return self._token if self._token != refused else None
 
-    def changed(self) -> bool:
+    def changed(self, *, asked: bool = False) -> bool:
         """Whether another token than the refused one lies ready. Never raises, never waits.
 
-        A command is not run here, for it may take seconds: now and then this says True, and the next request runs it.
+        A command is not run here, for it may take seconds: now and then, or where a person ``asked``, this says True,
+        and the next request runs it.
         """
         if self._credentials.token_command is not None:
-            if trio.current_time() - self._asked_at < _ASK_AGAIN:
+            now = _now()
+            if not asked and now - self._asked_at < _ASK_AGAIN:
                 return False
-            self._asked_at = trio.current_time()
+            self._asked_at = now
             self._token = None
             return True
         try:
@@ -141,6 +143,14 @@ class TokenSource:
         if process.returncode != 0:
             raise _missing(f"the token command ended with {process.returncode}{_first_line(complaint)}")
         return _checked(bytes(output), "the token command's output")
+
+
+def _now() -> float:
+    """trio's time, on the loop and in a thread that trio started."""
+    try:
+        return trio.current_time()
+    except RuntimeError:
+        return trio.from_thread.run_sync(trio.current_time)
 
 
 async def _collect(stream: trio.abc.ReceiveStream | None, into: bytearray) -> None:

@@ -5,46 +5,60 @@ Invariant: a size is given only where it is exact, and every entry's name is one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from fsmount.model import Digest, Entry, Kind, RemotePath, Revision, join
+from fsmount.model import Digest, Entry, Kind, Problem, RemotePath, Revision, join
 from fsmount.wire.relayfile import TreeEntry
 
 LONGEST_NAME = 255
+BOTH = "a file and a directory have this name: the file is shown, what lies in the directory is not"
 _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
-def entries(
-    rows: Iterable[TreeEntry], directory: RemotePath, *, exact: bool, skipped: Callable[[str], None]
-) -> list[Entry]:
-    """The children of ``directory``, one for each name, a file before a directory of the same name.
+def entries(rows: Iterable[TreeEntry], directory: RemotePath, *, exact: bool) -> tuple[list[Entry], list[Problem]]:
+    """The children of ``directory``, one for each name, a file before a directory of the same name; and what of it is
+    not shown.
 
-    ``exact``: the server announced ``byteSize``. ``skipped`` is told of each name that cannot be shown.
+    ``exact``: the server announced ``byteSize``.
     """
     found: dict[str, Entry] = {}
+    kinds: set[tuple[str, Kind]] = set()
+    problems: dict[str, Problem] = {}
     prefix = "/" if directory == "/" else directory + "/"
     for row in rows:
         if not row.path.startswith(prefix):
             continue
         name, deeper, _ = row.path.removeprefix(prefix).partition("/")
-        if not showable(name):
-            skipped(name)
+        unshown = unshowable(name)
+        if unshown is not None:
+            problems[name] = Problem(path=row.path, why=unshown)
         elif deeper or row.type != "file":
             found.setdefault(name, Entry(path=join(directory, name), kind=Kind.DIRECTORY))
+            kinds.add((name, Kind.DIRECTORY))
         else:
             found[name] = _file(row, exact=exact)
-    return list(found.values())
+            kinds.add((name, Kind.FILE))
+    for name, entry in found.items():
+        if entry.kind is Kind.FILE and (name, Kind.DIRECTORY) in kinds:
+            problems[name] = Problem(path=entry.path, shown_as=entry.path, why=BOTH)
+    return list(found.values()), [problems[name] for name in sorted(problems)]
 
 
-def showable(name: str) -> bool:
-    """Whether a local directory can hold ``name``, and the file routes can ask for it (they trim the path)."""
-    if name in ("", ".", "..") or "/" in name or "\0" in name or name != name.rstrip():
-        return False
+def unshowable(name: str) -> str | None:
+    """Why no local directory can hold ``name``, or the file routes cannot ask for it (they trim the path)."""
+    if not name:
+        return "a path with an empty name"
+    if name in (".", ".."):
+        return f"{name!r} cannot be a local name"
+    if "/" in name or "\0" in name:
+        return "a local name holds no slash and no zero byte"
+    if name != name.rstrip():
+        return "white space at the end of a name is lost in requests to the remote"
     try:
-        return len(name.encode()) <= LONGEST_NAME
+        return None if len(name.encode()) <= LONGEST_NAME else f"longer than {LONGEST_NAME} bytes"
     except UnicodeEncodeError:
-        return False
+        return "not valid UTF-8"
 
 
 def _file(row: TreeEntry, *, exact: bool) -> Entry:

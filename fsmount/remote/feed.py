@@ -39,6 +39,8 @@ class Feed(AsyncIterator["Change | None"]):
         self._head_due = 0.0
         self._waiting: deque[Change | None] = deque()
         self._reading = trio.Lock()
+        self.looked: Callable[[], None] = lambda: None
+        """Called after each request that was answered, whether or not there was anything new."""
 
     def __aiter__(self) -> Self:
         return self
@@ -54,6 +56,7 @@ class Feed(AsyncIterator["Change | None"]):
                     await trio.sleep(self._poll)
                 self._looked = True
                 await self._look()
+                self.looked()
             return self._waiting.popleft()
 
     async def _look(self) -> None:

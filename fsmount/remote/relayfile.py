@@ -6,7 +6,7 @@ Listings and files are taken whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
 from typing import Self
 from urllib.parse import quote, urlencode
@@ -23,6 +23,7 @@ from fsmount.model import (
     Change,
     Chunk,
     Entry,
+    Problem,
     Receipt,
     RemotePath,
     Revision,
@@ -73,6 +74,7 @@ class RelayfileRemote:
     """One workspace of one server. ``timeout`` and ``poll`` are seconds.
 
     ``features`` are the server's extensions where they are known; else ``GET /health`` is asked before a listing.
+    ``problems`` is told with each listing of a directory what of it is not shown as it is.
     """
 
     def __init__(
@@ -84,12 +86,18 @@ class RelayfileRemote:
         log: EventLog,
         features: frozenset[str] | None = None,
         poll: float = 1.0,
+        problems: Callable[[RemotePath, Sequence[Problem]], None] | None = None,
     ) -> None:
         self._url = url
         self._log = log
+        self._problems = problems
         self._features = features
         self._prefix = f"/v1/workspaces/{quote(url.workspace, safe='')}/fs/"
-        self._tokens = TokenSource(credentials, warn=partial(log.note, "credential.exposed", level="warning"))
+        self._tokens = TokenSource(
+            credentials,
+            warn=partial(log.note, "credential.exposed", level="warning"),
+            command_timeout=min(10.0, timeout * 0.8),
+        )
         self._client = Client(url.origin, self._tokens, timeout=timeout, log=log)
         self._max_batch_bytes = 900_000
         self._feed = Feed(self._events, poll)
@@ -131,8 +139,12 @@ class RelayfileRemote:
     async def listing(self, directory: RemotePath) -> list[Entry]:
         features = await self._learned()
         rows = await self._rows(directory)
-        skipped = partial(self._skip, directory)
-        return entries(rows, directory, exact="byte-size" in features, skipped=skipped)
+        found, problems = entries(rows, directory, exact="byte-size" in features)
+        for problem in problems:
+            self._note_once(directory, problem)
+        if self._problems is not None:
+            self._problems(directory, problems)
+        return found
 
     async def read(self, path: RemotePath, revision: Revision | None, start: int, length: int) -> Chunk:  # noqa: ARG002
         call = self._call("GET", "file", path)
@@ -184,8 +196,16 @@ class RelayfileRemote:
     def changes(self) -> AsyncIterator[Change | None]:
         return self._feed
 
+    def watch_changes(self, looked: Callable[[], None]) -> None:
+        """``looked`` is called whenever the feed was read, be it that nothing had changed; it must not block."""
+        self._feed.looked = looked
+
     def credential_changed(self) -> bool:
         return self._tokens.changed()
+
+    def read_credential_again(self) -> bool:
+        """As ``credential_changed``, at a person's word: a token command is run anew even if it was just now."""
+        return self._tokens.changed(asked=True)
 
     async def aclose(self) -> None:
         await self._client.aclose()
@@ -337,12 +357,10 @@ class RelayfileRemote:
             content_type=file.content_type or None,
         )
 
-    def _skip(self, directory: RemotePath, name: str) -> None:
-        key = f"{directory} {name}"
-        if key in self._skipped:
-            return
-        self._skipped.add(key)
-        self._log.note("name.skipped", f"{name[:80]!r} cannot be a local name", path=directory, level="warning")
+    def _note_once(self, directory: RemotePath, problem: Problem) -> None:
+        if problem.path not in self._skipped:
+            self._skipped.add(problem.path)
+            self._log.note("name.skipped", f"{problem.path[:300]!r}: {problem.why}", path=directory, level="warning")
 
 
 def _put_body(upload: Upload, semantics: Semantics | None) -> bytes:

@@ -28,6 +28,24 @@ def discard_command(op_id: OpId, source: str = "dead-letter", relay: str = ".rel
     return _move(op_id, source, "discarded", relay)
 
 
+def force_command(op_id: OpId, relay: str = ".relay") -> str:
+    """The ``mv`` that has a conflict's own version win."""
+    return _move(op_id, "dead-letter", "force", relay)
+
+
+def held_commands(relay: str = ".relay", *, many: bool = False) -> tuple[str, str]:
+    """What lets all held ops go, and what brings their files back; ``many`` are too many for one command's line."""
+    directory = _directory(relay)
+    if many:
+        return f"echo release held > {directory}/ctl", f"echo discard held > {directory}/ctl"
+    return f"mv {directory}/held/* {directory}/retry/", f"mv {directory}/held/* {directory}/discarded/"
+
+
+def resume_command(relay: str = ".relay") -> str:
+    """What has uploads go on."""
+    return f"echo resume > {_directory(relay)}/ctl"
+
+
 def _move(op_id: OpId, source: str, verb: str, relay: str) -> str:
     directory = _directory(relay)
     return f"mv {directory}/{source}/{op_id}.json {directory}/{verb}/"
@@ -48,17 +66,23 @@ _DEAD = {
 }
 _WITH_BODY = "fix the file and save it, or: {again}"
 _DEAD_WITH_BODY = {
-    Reason.CONFLICT: "the remote has a newer version; take it: {give_up}; to save yours over it, then: {keep}",
-    Reason.REMOTE_DELETED: "it was deleted on the remote; agree: {give_up}; to make it again, then: {keep}",
+    Reason.CONFLICT: (
+        "it changed on the remote too: diff {versions}/theirs {versions}/mine; take theirs: {give_up};"
+        " yours wins: {force}; merged: save it, then mv the newest op of the file to .relay/force/"
+    ),
+    Reason.REMOTE_DELETED: "it was deleted on the remote; agree: {give_up}; make it again: {force}",
 }
 _WITHOUT_BODY = "mend the cause, then: {again}; or give it up: {give_up}"
-_DEAD_WITHOUT_BODY = {Reason.CONFLICT: "the remote has a newer version; keep it: {give_up}"}
+_DEAD_WITHOUT_BODY = {
+    Reason.CONFLICT: "the remote has a newer version: {versions}/theirs; keep it: {give_up}; or all the same: {force}",
+    Reason.REMOTE_DELETED: "it was deleted on the remote; agree: {give_up}",
+}
 
 
 _AGAIN = "{again}"
 _NEXT = {
-    Reason.CONFLICT: "take theirs: {give_up}{keep_after}",
-    Reason.REMOTE_DELETED: "agree: {give_up}{keep_after}",
+    Reason.CONFLICT: "{versions}theirs: {give_up}; yours: {force}",
+    Reason.REMOTE_DELETED: "agree: {give_up}; make it again: {force}",
     Reason.FORBIDDEN: "get permission there, then: {again}",
     Reason.TOO_LARGE: "save it smaller, or give it up: {give_up}",
     Reason.PARENT_MISSING: "make its directory there, then: {again}",
@@ -83,8 +107,9 @@ def next_step(op_id: OpId, reason: Reason | None, file: str | None = None, relay
     return _NEXT.get(reason, _AGAIN).format(
         again=retry_command(op_id, relay=relay),
         give_up=discard_command(op_id, relay=relay),
+        force=force_command(op_id, relay),
+        versions=f"see {_directory(relay)}/conflict/{op_id}/; ",
         keep=keep,
-        keep_after=f"; to save yours, then: {keep}" if keep else "",
     )
 
 
@@ -95,9 +120,13 @@ def next_step_at_rest(op_id: OpId, reason: Reason | None, mount: str | None) -> 
         return next_step(op_id, None)
     if reason is Reason.INTERRUPTED:
         return f"it may be cut; mount it, then: fsmount writeback show {op_id}{where}"
-    give_up = f"fsmount writeback discard --opId {op_id}{where}"
+    again = f"fsmount writeback retry --opId {op_id}{where}"
     return _NEXT.get(reason, _AGAIN).format(
-        again=f"fsmount writeback retry --opId {op_id}{where}", give_up=give_up, keep="", keep_after=""
+        again=again,
+        give_up=f"fsmount writeback discard --opId {op_id}{where}",
+        force=f"{again} --force",
+        versions=f"fsmount writeback diff {op_id}{where}; ",
+        keep="",
     )
 
 
@@ -118,6 +147,8 @@ def hint(record: Record, root: RemotePath) -> str | None:
         return "it is kept as it is and never sent; make the change again and save it"
     if record.state is State.DEAD:
         return _for_dead_letter(record, root)
+    if record.state is State.HELD:
+        return _for_held(record.op.op_id)
     if record.state is State.DISCARDED:
         return _for_discarded(record, root)
     if record.blocked_by is not None:
@@ -125,6 +156,12 @@ def hint(record: Record, root: RemotePath) -> str | None:
     if record.state is State.PENDING:
         return f"to give it up: {discard_command(record.op.op_id, 'pending')}"
     return None
+
+
+def _for_held(op_id: OpId) -> str:
+    release, undo = held_commands()
+    one = f"let it go: {retry_command(op_id, 'held')}; undo it: {discard_command(op_id, 'held')}"
+    return f"{one}; all that is held: {release}; or: {undo}"
 
 
 def _for_discarded(record: Record, root: RemotePath) -> str:
@@ -143,6 +180,8 @@ def _for_dead_letter(record: Record, root: RemotePath) -> str:
         again=retry_command(record.op.op_id),
         give_up=discard_command(record.op.op_id),
         keep=_keep(record, root),
+        force=force_command(record.op.op_id),
+        versions=f".relay/conflict/{record.op.op_id}",
         content=f".relay/content/{record.op.op_id}",
         file=_file(record, root),
         parent=shlex.quote(escape(parent_of(record.op.target))),

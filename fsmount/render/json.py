@@ -1,4 +1,4 @@
-"""The JSON that programs read: one op, ``status.json``, ``state.json``.
+"""The JSON that programs read: one op, ``status.json``, ``state.json``, ``problems``, ``config.json``.
 
 Invariant: every member is always present, times are RFC 3339 UTC with milliseconds, and the bytes are valid UTF-8
 whatever a name holds.
@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from fsmount.model import Attempt, Record, RemotePath, State, provider_of
+from fsmount.model import Attempt, Problem, Reason, Record, RemotePath, State, provider_of
 from fsmount.ports import Clock
 from fsmount.render.advice import hint, mount_path
 from fsmount.render.escape import escape, rfc3339
 from fsmount.status import Health, LastError, Snapshot
 
 Members = dict[str, object]
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _BODY_LIMIT = 1024
 _UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]|([\ud800-\udfff])")
 _CODE = re.compile(r"\d{3} ([a-z][a-z0-9_]*)\b")
@@ -29,8 +31,16 @@ def encode(value: object) -> bytes:
     What a terminal would act on is a JSON escape; a byte that was no UTF-8 is shown as in the log, as ``\xff``,
     because parsers refuse a lone surrogate.
     """
-    text = _UNSAFE.sub(_escaped, json.dumps(value, ensure_ascii=False, separators=(",", ":")))
-    return msgspec.json.format(text.encode(), indent=2) + b"\n"
+    return msgspec.json.format(_compact(value), indent=2) + b"\n"
+
+
+def line(value: object) -> bytes:
+    """The same on one line: NDJSON."""
+    return _compact(value) + b"\n"
+
+
+def _compact(value: object) -> bytes:
+    return _UNSAFE.sub(_escaped, _ENCODER.encode(value)).encode()
 
 
 def _escaped(match: re.Match[str]) -> str:
@@ -68,14 +78,14 @@ def state(snapshot: Snapshot) -> bytes:
             "mode": "fuse",
             "status": _state_word(snapshot, pending),
             "pendingWriteback": pending,
-            "pendingConflicts": beside.conflicts,
+            "pendingConflicts": beside.dead_by_reason.get(Reason.CONFLICT, 0),
             "failedWritebacks": snapshot.failed_writebacks,
-            "deniedPaths": beside.denied,
+            "deniedPaths": beside.dead_by_reason.get(Reason.FORBIDDEN, 0),
             "lastEventAt": _time(beside.last_event_at),
             "lastError": _last_error(snapshot),
             "outbox": {
                 "pending": pending,
-                "needsAttention": queue.dead_letter + queue.blocked,
+                "needsAttention": queue.dead_letter + queue.blocked + queue.held,
                 "failed": queue.dead_letter,
                 "acked": snapshot.counters.acknowledged,
             },
@@ -86,13 +96,20 @@ def state(snapshot: Snapshot) -> bytes:
 def _state_word(snapshot: Snapshot, pending: int) -> str:
     if snapshot.health in (Health.STOPPED, Health.OFFLINE):
         return "offline"
-    if snapshot.beside.conflicts:
+    if snapshot.beside.dead_by_reason.get(Reason.CONFLICT):
         return "conflict"
-    if snapshot.health in (Health.AUTH, Health.FAILING):
+    if _needs_attention(snapshot):
         return "writeback-needs-attention"
     if pending:
         return "writeback-pending"
     return "syncing" if snapshot.connection.last_contact_at is None else "ready"
+
+
+def _needs_attention(snapshot: Snapshot) -> bool:
+    """What ``paused`` hides in ``health`` waits for a person all the same."""
+    queue = snapshot.queue
+    waits = queue.dead_letter or queue.blocked or queue.held
+    return bool(waits) or snapshot.beside.refusing or snapshot.health is Health.AUTH
 
 
 def _last_error(snapshot: Snapshot) -> Members | None:
@@ -116,6 +133,16 @@ def _shown_error(error: LastError) -> Members:
         "message": error.message,
         "at": rfc3339(error.at),
     }
+
+
+def problems(found: Sequence[Problem]) -> bytes:
+    """``problems``: NDJSON, a line each; empty where everything is shown as it is."""
+    return b"".join(line(msgspec.to_builtins(problem)) for problem in found)
+
+
+def config(settings: Mapping[str, object]) -> bytes:
+    """``config.json``: the configuration in force, under the names that the configuration file has."""
+    return encode(dict(settings))
 
 
 def op(record: Record, root: RemotePath, clock: Clock | None = None) -> bytes:
@@ -146,7 +173,7 @@ def members(record: Record, root: RemotePath, clock: Clock | None = None) -> Mem
         "remoteOpId": record.remote_op_id,
         "blockedBy": record.blocked_by,
         "supersededBy": record.superseded_by,
-        "group": None,
+        "group": change.group,
         "contentType": change.content_type,
         "size": change.body.size if change.body else None,
         "sha256": change.body.digest if change.body else None,
@@ -169,6 +196,8 @@ def _message(record: Record, last: Attempt | None) -> str:
         return "being sent"
     if record.state is State.DISCARDED:
         return "given up"
+    if record.state is State.HELD:
+        return "held: more was deleted within a minute than --max-deletes allows"
     if record.blocked_by is not None:
         return f"waits for {record.blocked_by}"
     return f"failed, will be tried again: {last.error}" if last and last.error else "waits to be sent"

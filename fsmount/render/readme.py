@@ -1,33 +1,47 @@
 """``.relay/README`` and the two files that keep git and backup tools out.
 
-Invariant: they name only what this version's tree has.
+Invariant: who knows nothing but the README can see and settle everything that this tree shows.
 """
 
 from __future__ import annotations
 
 README = """\
-.relay/ shows what this mount still has to deliver, what failed, and lets you act on it.
-Writes are queued on this disk, then sent. close() = queued safely; fsmount wait = delivered.
+.relay/ shows what this mount still has to deliver and what failed, and settles
+it with cat, mv and echo. A change is an op: safe on this disk when close()
+returns, sent soon after. All commands below are given here: cd .relay
 
-  status            the mount on one screen, for a person
-  status.json       the same for programs: health, queue, deadLetters, lastErrorByProvider
-  state.json        the same with the members that relayfile's tools know
-  pending/          ops (one change to one file each) that wait or are being sent
-  dead-letter/      ops that gave up; each OP.json says why, and in "hint" what to do
-  discarded/        ops given up, replaced by a later save, or cancelled
-  content/OP        the bytes of an op
-  log               what happened, a line each: AT LEVEL EVENT OP PATH message
+status       the mount, one screen       pending/OP.json      waits or is sent
+status.json  the same for programs       dead-letter/OP.json  gave up; see hint
+state.json   the same for relayfile      held/OP.json         of a mass delete
+metrics      the same for Prometheus     discarded/OP.json    given up, replaced
+config.json  the options in force        content/OP           the bytes of an op
+log events   what happened; as NDJSON    conflict/OP/         base, mine, theirs
+problems     what is not shown as it is  README .gitignore CACHEDIR.TAG
 
-mv is the only gesture; when it returns 0 it is done and survives a crash. From this directory:
-  mv dead-letter/OP.json retry/       try it again (also: mv discarded/OP.json retry/)
-  mv dead-letter/*.json retry/        try all of them again
-  mv dead-letter/OP.json discarded/   give it up (also: mv pending/OP.json discarded/)
-  cp content/OP ../FILE               save its bytes as a new change
-A refused mv says why in log: "Device or resource busy" means being sent, or a newer op on the file.
+mv is the verb; when it returns 0 it is done and outlives a crash:
+  mv dead-letter/OP.json retry/       try again; all of them: dead-letter/*.json
+  mv dead-letter/OP.json discarded/   give up; from pending/ too
+  mv discarded/OP.json retry/         send it after all
+  mv held/* retry/                    let a mass delete go
+  mv held/* discarded/                undo it: the files come back
+A conflict: look at conflict/OP/theirs and conflict/OP/mine, then
+  mv dead-letter/OP.json discarded/   theirs stays
+  mv dead-letter/OP.json force/       mine wins (after remote-deleted too)
+  setfattr -n user.relay.base -v theirs ../FILE   then save the merged file
+A refused mv: EBUSY being sent, or its path has a newer op; ENOENT gone, mostly
+delivered; EPERM no such verb (nor rm, nor editing). The end of log says why.
 
-  jq -r .health status.json           ok busy failing offline auth: act on failing and auth
-  jq -r '"\\(.path) \\(.reason) \\(.hint)"' dead-letter/*.json
-Nothing here can be created, edited or removed otherwise; reading never waits for the remote.
+  echo retry github > ctl    every dead letter below /github, a "provider"
+  other commands: retry all, release held, discard held, pause, resume, flush
+  (send now), refresh PATH, purge OP; EINVAL: not a command, see log
+  sync .                     waits: 0 all delivered, EIO one gave up, ETIMEDOUT
+  getfattr -n user.relay.state ../FILE   clean draft pending sending dead-letter
+                             conflict held local; user.relay.op names its op
+  jq -r .health status.json  ok busy; offline, paused (by ctl); failing: settle
+                             dead-letter/ and held/; auth: renew the credential
+  tail -F events             op.queued op.sending op.retrying op.acknowledged
+    op.dead op.held op.discarded op.superseded remote.changed remote.deleted
+    connection credential mount; with seq, at, event, and of an op opId, path
 """
 
 GITIGNORE = "*\n"

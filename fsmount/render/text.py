@@ -8,17 +8,26 @@ from __future__ import annotations
 import shlex
 
 from fsmount.model import CacheUse, SpoolUse
-from fsmount.render.advice import mount_path, next_step, next_step_at_rest
+from fsmount.render.advice import held_commands, mount_path, next_step, next_step_at_rest, resume_command
 from fsmount.render.escape import counted, escape, size, span, when
 from fsmount.status import DeadLetter, Health, Snapshot
 
 _LISTED = 4
 _CUT = 140
+_MANY = 10_000
+"""So many names the shell may refuse to hand to one ``mv``."""
 
 
 def status(snapshot: Snapshot) -> str:
     """One screen; at most 24 lines while no more than four dead letters and two providers are in trouble."""
-    lines = [*_head(snapshot), *_transfers(snapshot), *_dead_letters(snapshot), *_last_errors(snapshot)]
+    lines = [
+        *_head(snapshot),
+        *_apart(snapshot),
+        *_transfers(snapshot),
+        *_held(snapshot),
+        *_dead_letters(snapshot),
+        *_last_errors(snapshot),
+    ]
     return "".join(f"{line}\n" for line in lines)
 
 
@@ -38,7 +47,7 @@ def _head(snapshot: Snapshot) -> list[str]:
 def _queue(snapshot: Snapshot) -> str:
     queue, now = snapshot.queue, snapshot.beside.at
     oldest = "" if queue.oldest_at is None else f"; oldest {when(queue.oldest_at, now)}"
-    waiting = f"{queue.pending} pending, {queue.sending} sending, {queue.blocked} blocked"
+    waiting = f"{queue.pending} pending, {queue.sending} sending, {queue.blocked} blocked, {queue.held} held"
     return f"{waiting}; {size(queue.bytes)} to send{oldest}"
 
 
@@ -55,7 +64,6 @@ def _done(snapshot: Snapshot) -> str:
 
 
 def _why(snapshot: Snapshot) -> str:
-    queue = snapshot.queue
     match snapshot.health:
         case Health.STOPPED:
             return "no daemon is running; what waits is delivered at the next mount"
@@ -63,13 +71,29 @@ def _why(snapshot: Snapshot) -> str:
             return "the remote refuses the credential; uploads wait until it is changed"
         case Health.OFFLINE:
             return "the remote cannot be reached; changes are kept and sent when it answers"
-        case Health.FAILING if queue.blocked:
-            return f"{counted(queue.dead_letter, 'dead letter')}, {counted(queue.blocked, 'op')} blocked by them"
+        case Health.PAUSED:
+            return f"a person paused uploads; to go on: {resume_command(_relay(snapshot))}"
         case Health.FAILING:
-            return f"{counted(queue.dead_letter, 'dead letter')}; nothing is tried again by itself"
+            return _failing(snapshot)
         case Health.BUSY:
             return "sending changes"
     return "everything is delivered"
+
+
+def _failing(snapshot: Snapshot) -> str:
+    queue, parts = snapshot.queue, []
+    dead = counted(queue.dead_letter, "dead letter")
+    if queue.blocked:
+        blocked = f"{counted(queue.blocked, 'op')} blocked"
+        parts.append(f"{dead}, {blocked} by them" if queue.dead_letter else blocked)
+    elif queue.dead_letter:
+        parts.append(f"{dead}; nothing is tried again by itself")
+    if queue.held:
+        parts.append(f"{counted(queue.held, 'op')} of a mass delete held")
+    if snapshot.beside.refusing:
+        once = f"to go on at once: {resume_command(_relay(snapshot))}"
+        parts.append(f"so much was refused that one op a minute is tried; {once}")
+    return "; ".join(parts)
 
 
 def _connection(snapshot: Snapshot) -> str:
@@ -91,6 +115,36 @@ def _daemon(snapshot: Snapshot) -> str:
         return f"none (mount {escape(snapshot.name)})"
     up = span(snapshot.uptime_seconds or 0)
     return f"pid {snapshot.pid}, fsmount {snapshot.version}, up {up}, mount {escape(snapshot.name)}"
+
+
+def _relay(snapshot: Snapshot) -> str:
+    return f"{(snapshot.mountpoint or '').rstrip('/')}/.relay" if snapshot.mountpoint else ".relay"
+
+
+def _apart(snapshot: Snapshot) -> list[str]:
+    """What the remote does not have, and what this mount does not show."""
+    beside, lines = snapshot.beside, []
+    if beside.local:
+        kept = counted(beside.local, "entry", "entries")
+        lines.append(f"only here {kept}: directories, links, litter and attributes that the remote does not have")
+    if beside.problems:
+        names = counted(len(beside.problems), "name is", "names are")
+        lines.append(f"problems  {names} not shown as they stand: see {escape(_relay(snapshot))}/problems")
+    return lines
+
+
+def _held(snapshot: Snapshot) -> list[str]:
+    """The two ways out; without a daemon they wait for the next mount."""
+    held = snapshot.queue.held
+    if not held:
+        return []
+    release, undo = held_commands(_relay(snapshot), many=held > _MANY)
+    later = "mount it again to decide" if snapshot.health is Health.STOPPED else "decide for all of them"
+    return [
+        f"held: {counted(held, 'op')} of a mass delete; {later}",
+        f"  to delete there too: {release}",
+        f"  to bring them back:  {undo}",
+    ]
 
 
 def _transfers(snapshot: Snapshot) -> list[str]:

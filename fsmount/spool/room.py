@@ -18,22 +18,31 @@ _DEFAULT_SHARE = 0.8
 
 
 class Room:
-    """The books of one spool, ``used`` and ``limit`` in bytes; None: 80 % of the disk. Safe from any thread."""
+    """The books of one spool, ``used`` and ``limit`` in bytes; None: 80 % of the disk. Safe from any thread.
+
+    ``aside`` bytes of those used do not count against the limit: bodies that were given up, which have their own.
+    """
 
     def __init__(self, directory: str, limit: int | None, used: int) -> None:
         disk = os.statvfs(directory)
         self.limit = int(disk.f_blocks * disk.f_frsize * _DEFAULT_SHARE) if limit is None else limit
         self.used = used
+        self.aside = 0
         self._directory = directory
         self._lock = threading.Lock()
         self._known_free = 0
         self._look_again = 0.0
 
+    @property
+    def counted(self) -> int:
+        """Bytes used that the limit is for."""
+        return max(0, self.used - self.aside)
+
     def take(self, growth: int, *, allocated: bool = True) -> None:
         """Books ``growth`` bytes; raises OSError EDQUOT or, unless they are only a hole, ENOSPC."""
         with self._lock:
-            if self.used + growth > self.limit:
-                raise OSError(errno.EDQUOT, f"the spool holds {self.used} of {self.limit} bytes (--spool-limit)")
+            if self.counted + growth > self.limit:
+                raise OSError(errno.EDQUOT, f"the spool holds {self.counted} of {self.limit} bytes (--spool-limit)")
             if allocated:
                 if growth > self._known_free or time.monotonic() >= self._look_again:
                     self._look(growth)

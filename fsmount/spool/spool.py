@@ -56,8 +56,12 @@ class FileSpool:
 
     @property
     def used(self) -> int:
-        """Bytes held, drafts included."""
-        return self.room.used
+        """Bytes held that count against the limit: drafts included, bodies that were given up not."""
+        return self.room.counted
+
+    def set_aside(self, size: int) -> None:
+        """So many of the bytes held do not count: they are bodies that were given up, which have their own limit."""
+        self.room.aside = size
 
     @property
     def limit(self) -> int:

@@ -12,7 +12,6 @@ from msgspec import Struct
 from fsmount.connection import Connection
 from fsmount.model import Base, Body, Claim, Digest, OpKind, Receipt, RemotePath
 from fsmount.ports import Clock, EventLog, Journal, Overlay, Remote, Spool
-from fsmount.retry import Policy
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,7 +25,6 @@ class Parts:
     overlay: Overlay
     clock: Clock
     log: EventLog
-    policy: Policy
 
 
 class Claimed(Struct, frozen=True, kw_only=True):

@@ -1,21 +1,26 @@
 """The requests that each kind of op needs.
 
 Invariant: a move's old name is removed only after the journal knows that the new one is there. A batch that fails as a
-whole is the verdict of none of its ops.
+whole is the verdict of none of its ops: they go in smaller ones, in the end each by itself. What a forced op replaces
+is kept before it is sent.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable, Sequence
 
 import trio
+from msgspec.structs import replace
 
 from fsmount.errors import FileError, Refusal, RemoteError
-from fsmount.model import Body, Claim, OpId, OpKind, Reason, Receipt, Transfer
+from fsmount.model import Body, Claim, OpId, OpKind, Reason, Receipt, State, Transfer
 from fsmount.retry import GONE, asked_wait, is_asked_about
 from fsmount.uploader.bodies import CorruptBody, Parcel, fetch, parcel, parcel_of, sealed
 from fsmount.uploader.parts import Accepted, Claimed, Parts, Request
+from fsmount.uploader.replaced import Replaced
 from fsmount.uploader.settling import Settler
+from fsmount.uploader.wording import details_of
 
 STRETCH = 16
 """Files of a batch that are settled in one transaction."""
@@ -31,8 +36,10 @@ class Sender:
     def __init__(self, parts: Parts, settler: Settler) -> None:
         self._parts = parts
         self._settler = settler
+        self._replaced = Replaced(parts, settler)
         self._flying: dict[OpId, Parcel] = {}
         self._no_bulk_until = 0.0
+        self._company: dict[OpId, int] = {}
 
     @property
     def transfers(self) -> list[Transfer]:
@@ -48,10 +55,29 @@ class Sender:
         able = self._parts.remote.capabilities.batch_put
         return able and self._parts.clock.monotonic() >= self._no_bulk_until
 
+    def company(self, claim: Claim) -> float:
+        """How many files a batch may have that this op travels in; 0: it goes by a request of its own."""
+        return 0 if claim.forced else self._company.get(claim.op.op_id, math.inf)
+
     async def one(self, claimed: Claimed) -> None:
         """Sends one op by itself."""
+        claim: Claim | None = claimed.claim
+        self._company.pop(claimed.claim.op.op_id, None)
+        self._note_sending(claimed.claim)
+        if claimed.claim.forced:
+            claim = await self._replaced.kept(claimed.claim)
+        if claim is not None:
+            await self._send(replace(claimed, claim=claim))
+
+    def _note_sending(self, claim: Claim) -> None:
+        op = claim.op
+        self._parts.log.note(
+            "op.sending", f"{op.kind} {op.target}", op=op.op_id, path=op.target, level="debug",
+            details=details_of(claim, State.SENDING),
+        )  # fmt: skip
+
+    async def _send(self, claimed: Claimed) -> None:
         op = claimed.claim.op
-        self._parts.log.note("op.sending", f"{op.kind} {op.target}", op=op.op_id, path=op.target, level="debug")
         if op.kind is OpKind.PUT:
             await self._put(claimed)
         elif op.kind is OpKind.MOVE:
@@ -66,8 +92,7 @@ class Sender:
         request by its key, so that a lost answer cannot turn into a conflict with ourselves."""
         parcels = []
         for claimed in batch:
-            op = claimed.claim.op
-            self._parts.log.note("op.sending", f"{op.kind} {op.target}", op=op.op_id, path=op.target, level="debug")
+            self._note_sending(claimed.claim)
             try:
                 ready = await self._ready(claimed)
             except Exception as error:  # noqa: BLE001 - one op's trouble is not the batch's
@@ -138,6 +163,8 @@ class Sender:
         except RemoteError as error:
             await self._whole_failed(parcels, requests, error)
             return
+        for ready in parcels:
+            self._company.pop(ready.claim.op.op_id, None)
         stamp = self._parts.connection.probes
         answered = list(zip(parcels, requests, outcomes, strict=True))
         # A batch is settled in many stretches: the filesystem gets its turn between them.
@@ -180,6 +207,7 @@ class Sender:
             self._settler.acknowledge(ready.claim, accepted, request)
 
     async def _whole_failed(self, parcels: Sequence[Parcel], requests: Sequence[Request], error: RemoteError) -> None:
+        """All go back into the queue; what failed says how they are to travel next."""
         status = error.status if isinstance(error, Refusal) else 0
         single = len(parcels) == 1 and status not in BULK_NOT_FOR_US
         if single and (status == 401 or status >= 500 or is_asked_about(error)):
@@ -191,32 +219,18 @@ class Sender:
             self._parts.connection.refused()
         elif is_asked_about(error):
             await self._parts.connection.check()
-        if not self._parts.connection.usable:
-            for ready in parcels:
-                self._settler.give_back(ready.claim)
-            return
-        await self._split(parcels, error, status)
+        if self._parts.connection.usable:
+            self._go_on_smaller(parcels, status)
+        until = self._parts.clock.monotonic() + (asked_wait(error) or 0.0)
+        with self._parts.journal.transaction():
+            for ready, request in zip(parcels, requests, strict=True):
+                self._settler.give_back(ready.claim, until=until, request=request, error=error)
 
-    async def _split(self, parcels: Sequence[Parcel], error: RemoteError, status: int) -> None:
+    def _go_on_smaller(self, parcels: Sequence[Parcel], status: int) -> None:
         if status in BULK_NOT_FOR_US:
             self._no_bulk_until = self._parts.clock.monotonic() + BULK_AGAIN
-        if status in BULK_NOT_FOR_US or len(parcels) == 1:
-            for ready in parcels:
-                await self._put_alone_of_many(ready)
-            return
-        await trio.sleep(asked_wait(error) or 0.0)
-        middle = len(parcels) // 2
-        await self._bulk(parcels[:middle])
-        await self._bulk(parcels[middle:])
-
-    async def _put_alone_of_many(self, ready: Parcel) -> None:
-        if not self._parts.connection.usable:
-            self._settler.give_back(ready.claim)
-            return
-        try:
-            await self._put_alone(ready)
-        except Exception as error:  # noqa: BLE001 - one op's trouble is not the batch's
-            await self._settler.surprised(ready.claim, error)
+        else:
+            self._company |= dict.fromkeys((ready.claim.op.op_id for ready in parcels), len(parcels) // 2)
 
     # removals
 
@@ -259,7 +273,7 @@ class Sender:
         try:
             if theirs.revision != op.base.revision and theirs.digest != op.base.digest:
                 message = f"somebody changed {op.path} on the remote before its new name was there"
-                self._settler.bury(claim, Reason.CONFLICT, message, theirs=await theirs.keep())
+                self._settler.bury(claim, Reason.CONFLICT, message, theirs=await theirs.keep(), at=op.path)
                 return None
             if theirs.draft is None:
                 raise OSError(f"no room in the spool for the {theirs.size} bytes of {op.path}")
@@ -320,7 +334,7 @@ class Sender:
             self._settler.acknowledge(claim, Accepted(receipt=receipt, note="it had been moved already"), request)
             return
         message = f"somebody deleted {op.path} on the remote before its new name was there"
-        self._settler.bury(claim, Reason.REMOTE_DELETED, message)
+        self._settler.bury(claim, Reason.REMOTE_DELETED, message, at=op.path)
 
     async def _leave(self, claim: Claim) -> None:
         """Removes the old name, at its base."""

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import trio
 
-from fsmount.errors import InvalidAnswer, Refusal, RemoteError, Unreachable
+from fsmount.errors import Refusal, RemoteError
 from fsmount.model import (
     Attempt,
     Base,
@@ -34,6 +34,7 @@ from fsmount.retry import (
     Bury,
     Compare,
     HoldDeletes,
+    Policy,
     Probe,
     Refresh,
     RetryAfter,
@@ -43,17 +44,18 @@ from fsmount.retry import (
 )
 from fsmount.uploader.bodies import Fetched, fetch
 from fsmount.uploader.parts import Accepted, Parts, Request
+from fsmount.uploader.wording import answer, asked, body_of, details_of, status_of
 
 REBASES = 3
 """How often an op is re-based in one run before it is taken for a conflict."""
-SHOWN_BODY = 1024
 RELEASE_PAUSE = 5.0
 
 
 class Settler:
     """Settles claims; also keeps what several of them have in common."""
 
-    def __init__(self, parts: Parts) -> None:
+    def __init__(self, parts: Parts, policy: Policy) -> None:
+        self.policy = policy
         self._parts = parts
         self._rebases: dict[OpId, int] = {}
         self.breaker = Breaker()
@@ -68,6 +70,10 @@ class Settler:
         """A delete or rmdir of the op's path that begins now."""
         return self._begin(kind, op.path, op.base, None)
 
+    def look(self, path: RemotePath, base: Base) -> Request:
+        """A read of ``path`` that a put of it depends on, and that begins now."""
+        return self._begin(OpKind.PUT, path, base, None)
+
     def _begin(self, kind: OpKind, path: RemotePath, base: Base, digest: Digest | None) -> Request:
         clock = self._parts.clock
         return Request(kind=kind, path=path, base=base, digest=digest, at=clock.now(), begun=clock.monotonic())
@@ -81,34 +87,65 @@ class Settler:
     def acknowledge_all(self, done: Sequence[tuple[Claim, Accepted, Request]]) -> None:
         """These ops are done: one transaction for all. Raises FileError where the journal failed; then none is."""
         with self._parts.journal.transaction():
-            superseded = [
+            for claim, accepted, request in done:
                 self._parts.journal.acknowledge(claim, accepted.receipt, self._attempt(request, None))
-                for claim, accepted, request in done
-            ]
-        for (claim, accepted, request), older in zip(done, superseded, strict=True):
-            self._acknowledged(claim, accepted, request, older)
+        for claim, accepted, request in done:
+            self._acknowledged(claim, accepted, request)
 
-    def _acknowledged(self, claim: Claim, accepted: Accepted, request: Request, superseded: Sequence[OpId]) -> None:
+    def _acknowledged(self, claim: Claim, accepted: Accepted, request: Request) -> None:
         op = claim.op
         self._parts.overlay.acknowledged(op, accepted.receipt)
         self.breaker.acknowledged()
         self._rebases.pop(op.op_id, None)
         took = f"{op.kind} {op.target} in {self._parts.clock.monotonic() - request.begun:.3f} s"
         self._parts.log.note(
-            "op.acknowledged", f"{took}: {accepted.note}" if accepted.note else took, op=op.op_id, path=op.target
+            "op.acknowledged",
+            f"{took}: {accepted.note}" if accepted.note else took,
+            op=op.op_id,
+            path=op.target,
+            details=details_of(claim, status=200, revision=accepted.receipt.revision),
         )
-        for older in superseded:
-            self._parts.log.note("op.superseded", f"by {op.op_id}", op=older, path=op.target)
 
     def step(self, claim: Claim, accepted: Accepted, request: Request) -> Claim:
         """A move's new name is there; the claim goes on to remove the old one."""
         if accepted.note:
-            self._parts.log.note("op.sending", accepted.note, op=claim.op.op_id, path=claim.op.target)
+            self._parts.log.note(
+                "op.sending",
+                accepted.note,
+                op=claim.op.op_id,
+                path=claim.op.target,
+                details=details_of(claim, State.SENDING, revision=accepted.receipt.revision),
+            )
         return self._parts.journal.step(claim, accepted.receipt, self._attempt(request, None))
 
-    def give_back(self, claim: Claim, *, until: float | None = None) -> None:
-        """Back to pending, as if it had not been claimed; due at monotonic ``until``, or now."""
-        self._parts.journal.postpone(claim, self._now() if until is None else until, None, charged=False)
+    def give_back(
+        self,
+        claim: Claim,
+        *,
+        until: float | None = None,
+        request: Request | None = None,
+        error: RemoteError | None = None,
+    ) -> None:
+        """Back to pending, uncharged; due at monotonic ``until``, or now. A ``request`` that says nothing of this op
+        alone is in its history all the same.
+        """
+        attempt = None if request is None else self._attempt(request, error)
+        due = self._now() if until is None else until
+        self._parts.journal.postpone(claim, due, attempt, charged=False, shared=True)
+
+    def put_off(self, claim: Claim, request: Request, reason: str, until: float) -> None:
+        """Back to pending, uncharged, until monotonic ``until``: this machine lacks what sending takes."""
+        op = claim.op
+        attempt = Attempt(at=request.at, status=0, error=reason, duration=self._now() - request.begun)
+        self._parts.journal.postpone(claim, until, attempt, charged=False)
+        self._parts.log.note(
+            "op.retrying",
+            f"not sent: {reason}",
+            op=op.op_id,
+            path=op.target,
+            level="warning",
+            details=details_of(claim, State.PENDING),
+        )
 
     def bury(
         self,
@@ -119,22 +156,25 @@ class Settler:
         error: RemoteError | None = None,
         *,
         theirs: Theirs | None = None,
+        at: RemotePath | None = None,
     ) -> None:
-        """A dead letter, charged where a request was made."""
+        """A dead letter, charged where a request was made. ``at``: the name that it is about, if not the request's."""
+        about = at if request is None else at or request.path
         attempt = None if request is None else self._attempt(request, error)
         op = claim.op
-        self._parts.journal.bury(claim, reason, message, attempt, charged=attempt is not None, theirs=theirs)
+        self._parts.journal.bury(claim, reason, message, attempt, charged=attempt is not None, theirs=theirs, at=about)
         self._parts.overlay.changed(op)
         was_failing = self.breaker.failing
         self.breaker.buried(self._now())
         self._rebases.pop(op.op_id, None)
-        answer = "" if request is None or error is None else f" ({_asked(request, error, message)})"
+        refused = "" if request is None or error is None else f" ({asked(request, error, message)})"
         self._parts.log.note(
             "op.dead",
-            f"{reason}: {message}{answer}; {next_step_to_look_up(op.op_id, reason)}",
+            f"{reason}: {message}{refused}; {next_step_to_look_up(op.op_id, reason)}",
             op=op.op_id,
             path=op.target,
             level="warning",
+            details=details_of(claim, State.DEAD, reason=reason, status=None if attempt is None else attempt.status),
         )
         if self.breaker.failing and not was_failing:
             self._parts.log.note(
@@ -160,7 +200,7 @@ class Settler:
                 return None
             verdict = self._verdict(claim, request, error, remote_answers=True)
         if isinstance(verdict, Acknowledge):
-            return Accepted(receipt=Receipt(path=request.path, revision=None), note=_answer(request, error))
+            return Accepted(receipt=Receipt(path=request.path, revision=None), note=answer(request, error))
         if isinstance(verdict, Compare):
             return await self._compare(claim, request, error)
         self._settle(claim, request, error, verdict)
@@ -175,6 +215,7 @@ class Settler:
             op=op.op_id,
             path=op.target,
             level="error",
+            details=details_of(claim, State.PENDING, status=0),
         )
         self._parts.log.note("traceback", "".join(traceback.format_exception(error)), op=op.op_id, level="debug")
         while not self._released(claim, error):  # noqa: ASYNC110 - no event tells that the disk has room again
@@ -231,7 +272,7 @@ class Settler:
     async def _compared(self, claim: Claim, request: Request, error: RemoteError, theirs: Fetched) -> Accepted | None:
         if theirs.digest == request.digest:
             receipt = Receipt(path=request.path, revision=theirs.revision, digest=theirs.digest)
-            return Accepted(receipt=receipt, note=f"{_answer(request, error)}; the remote holds these very bytes")
+            return Accepted(receipt=receipt, note=f"{answer(request, error)}; the remote holds these very bytes")
         if self._is_ours(request, theirs) and self._rebased(claim, request, error, theirs.base):
             return None
         message = f"somebody changed {request.path} on the remote since it was read here"
@@ -247,7 +288,7 @@ class Settler:
     def _compared_with_nothing(self, claim: Claim, request: Request, error: RemoteError) -> Accepted | None:
         if request.kind is OpKind.DELETE:
             return Accepted(
-                receipt=Receipt(path=request.path, revision=None), note=f"{_answer(request, error)}; it is gone there"
+                receipt=Receipt(path=request.path, revision=None), note=f"{answer(request, error)}; it is gone there"
             )
         if not request.base.absent:
             message = "somebody deleted the file on the remote since it was read here"
@@ -283,7 +324,13 @@ class Settler:
         then = "nothing is there now: sent again as a new file"
         if base.revision:
             then = f"sent again as a change of revision {base.revision}, which is there now"
-        self._parts.log.note("op.retrying", f"{_answer(request, error)}; {then}", op=op.op_id, path=op.target)
+        self._parts.log.note(
+            "op.retrying",
+            f"{answer(request, error)}; {then}",
+            op=op.op_id,
+            path=op.target,
+            details=details_of(claim, State.PENDING, status=status_of(error), revision=base.revision),
+        )
         return True
 
     # shared
@@ -294,7 +341,7 @@ class Settler:
             request.base,
             error,
             attempts=claim.attempts - claim.budget_start + 1,
-            policy=self._parts.policy,
+            policy=self.policy,
             remote_answers=remote_answers,
         )
 
@@ -304,17 +351,22 @@ class Settler:
         op = claim.op
         self._parts.journal.postpone(claim, until, self._attempt(request, error), charged=charged)
         self._parts.log.note(
-            "op.retrying", f"{_answer(request, error)}; {then}", op=op.op_id, path=op.target, level="warning"
+            "op.retrying",
+            f"{answer(request, error)}; {then}",
+            op=op.op_id,
+            path=op.target,
+            level="warning",
+            details=details_of(claim, State.PENDING, status=status_of(error)),
         )
 
     def _attempt(self, request: Request, error: RemoteError | None) -> Attempt:
         return Attempt(
             at=request.at,
-            status=_status(error),
+            status=status_of(error),
             error=None if error is None else error.message,
             duration=self._parts.clock.monotonic() - request.begun,
             correlation_id=getattr(error, "correlation_id", None),
-            body=_body(error),
+            body=body_of(error),
         )
 
     def _heard(self, error: RemoteError) -> None:
@@ -324,34 +376,3 @@ class Settler:
 
     def _now(self) -> float:
         return self._parts.clock.monotonic()
-
-
-def _status(error: RemoteError | None) -> int:
-    if error is None:
-        return 200
-    return error.status if isinstance(error, (Refusal, InvalidAnswer)) else 0
-
-
-def _body(error: RemoteError | None) -> str:
-    body = error.body if isinstance(error, (Refusal, InvalidAnswer)) else ""
-    return body.encode()[:SHOWN_BODY].decode(errors="ignore")
-
-
-def _asked(request: Request, error: RemoteError, message: str) -> str:
-    """The failed request beside a ``message`` about it, which need not be said twice."""
-    parts = [f"{request.kind.upper()} {request.path}"]
-    if error.message not in message:
-        parts = [_answer(request, error)]
-    elif correlation_id := getattr(error, "correlation_id", None):
-        parts.append(f"correlation id {correlation_id}")
-    return "; ".join(parts)
-
-
-def _answer(request: Request, error: RemoteError) -> str:
-    """The failed request for the log: method, path, status, cut body, correlation id."""
-    parts = [f"{request.kind.upper()} {request.path}: {error.message}"]
-    if body := _body(error):
-        parts.append(f"body {body}")
-    if isinstance(error, (Refusal, Unreachable, InvalidAnswer)) and error.correlation_id:
-        parts.append(f"correlation id {error.correlation_id}")
-    return "; ".join(parts)

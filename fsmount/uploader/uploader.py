@@ -43,6 +43,8 @@ CROWD = 10.0
 """Small files within about a second that are no single saves any more."""
 CROWDED_PACE = 1.5
 """The time from the start of one batch to the next claim, while files come in crowds."""
+PAUSED = "paused"
+"""The journal's setting that outlives the daemon."""
 
 
 class Uploader:
@@ -68,10 +70,9 @@ class Uploader:
         self._limits = remote
         self._log = log
         parts = Parts(
-            journal=journal, spool=spool, remote=remote, connection=connection, overlay=overlay, clock=clock, log=log,
-            policy=policy,
-        )  # fmt: skip
-        self._settler = Settler(parts)
+            journal=journal, spool=spool, remote=remote, connection=connection, overlay=overlay, clock=clock, log=log
+        )
+        self._settler = Settler(parts, policy)
         self._sender = Sender(parts, self._settler)
         self._waiting: deque[Claimed] = deque()
         self._gathered: deque[Claimed] = deque()
@@ -80,6 +81,7 @@ class Uploader:
         self._crowd = 0.0
         self._crowd_at = 0.0
         self._hurried = False
+        self._paused = journal.setting(PAUSED) is not None
         self._singles = 0
         self._batches = 0
         self._stirred = trio.Event()
@@ -95,6 +97,28 @@ class Uploader:
     def failing(self) -> bool:
         """Whether uploads pause because many ops in a row became dead letters; one a minute is tried."""
         return self._settler.breaker.failing
+
+    def follow(self, policy: Policy) -> None:
+        """From now on that policy counts; an op that it gives no more attempts dies at its next failure."""
+        self._settler.policy = policy
+
+    @property
+    def paused(self) -> bool:
+        """Whether a person said so; over restarts."""
+        return self._paused
+
+    def pause(self) -> None:
+        """Claims nothing more until ``resume``; what is under way ends. Raises FileError on a full disk."""
+        self._journal.keep_setting(PAUSED, "yes")
+        self._paused = True
+        self._stir()
+
+    def resume(self) -> None:
+        """Sends again, also where it all but stopped because so much was refused. Raises FileError on a full disk."""
+        self._journal.keep_setting(PAUSED, None)
+        self._paused = False
+        self._settler.breaker.reset()
+        self._stir()
 
     async def run(self) -> None:
         """Sends what is due, for ever. What is under way when this is cancelled is found again at the next start."""
@@ -142,7 +166,7 @@ class Uploader:
             nursery.start_soon(self._run_batch, batch)
 
     def _may_send(self) -> bool:
-        if not self._connection.usable:
+        if self._paused or not self._connection.usable:
             return False
         breaker = self._settler.breaker
         return not breaker.failing or (not self._busy and self._clock.monotonic() >= breaker.next_try)
@@ -201,7 +225,8 @@ class Uploader:
             return
         small = _is_small(claimed, self._limits.capabilities.max_batch_bytes)
         # The one op that is tried while failing must be under way when this round ends: it does not gather.
-        if small and self._sender.takes_batches and not self.failing:
+        gathers = self._sender.takes_batches and self._sender.company(claimed.claim) > 0 and not self.failing
+        if small and gathers:
             if not self._gathered:
                 self._gathering_since = now
             self._gathered.append(claimed)
@@ -224,12 +249,14 @@ class Uploader:
     # batches
 
     def _batch_is_ready(self) -> bool:
-        capabilities = self._limits.capabilities
-        if len(self._gathered) >= capabilities.max_batch_files:
+        if self._gathered and len(self._gathered) >= self._most_files(self._gathered[0]):
             return True
-        if sum(map(_weight, self._gathered)) >= capabilities.max_batch_bytes:
+        if sum(map(_weight, self._gathered)) >= self._limits.capabilities.max_batch_bytes:
             return True
         return self._clock.monotonic() >= self._batch_due()
+
+    def _most_files(self, claimed: Claimed) -> float:
+        return min(self._limits.capabilities.max_batch_files, self._sender.company(claimed.claim))
 
     def _batch_due(self) -> float:
         """When what has gathered goes whether or not the batch is full; infinite while there is nothing."""
@@ -244,12 +271,12 @@ class Uploader:
         return self._gathering_since
 
     def _next_batch(self) -> list[Claimed]:
-        capabilities = self._limits.capabilities
         batch, weight = [self._gathered.popleft()], 0
         weight = _weight(batch[0])
-        while self._gathered and len(batch) < capabilities.max_batch_files:
+        most = self._most_files(batch[0])
+        while self._gathered and len(batch) < (most := min(most, self._most_files(self._gathered[0]))):
             weight += _weight(self._gathered[0])
-            if weight > capabilities.max_batch_bytes:
+            if weight > self._limits.capabilities.max_batch_bytes:
                 break
             batch.append(self._gathered.popleft())
         self._gathering_since = self._batch_began = self._clock.monotonic()
@@ -290,6 +317,8 @@ class Uploader:
 
     def _next_look(self) -> float:
         """Monotonic time at which the passing of time alone changes what can be done."""
+        if self._paused:
+            return math.inf
         if not self._connection.usable:
             limited = self._connection.state is ConnectionState.LIMITED
             return self._connection.limited_until if limited else math.inf
@@ -309,6 +338,8 @@ class Uploader:
         """Whether nothing more can be sent before ``until``."""
         if not self._connection.usable:
             return True
+        if self._paused:
+            return not self._busy
         return (
             not self._busy and not self._waiting and not self._gathered and (self.failing or self._next_due() > until)
         )

@@ -24,11 +24,12 @@ from fsmount.model import (
     Receipt,
     RemotePath,
     Revision,
+    is_below,
     join,
     name_of,
     parent_of,
 )
-from fsmount.ports import Clock, KernelCache, Source, Spool
+from fsmount.ports import Clock, Details, EventLog, KernelCache, Source, Spool
 from fsmount.vfs.files import Files
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import AtRemote
@@ -44,14 +45,15 @@ class Arrivals:
     """Brings the tree, the cache and the kernel up to what is reported."""
 
     def __init__(
-        self, config: Config, ledger: Ledger, spool: Spool, kernel: KernelCache, clock: Clock, tree: Tree,
-        files: Files,
+        self, config: Config, ledger: Ledger, spool: Spool, kernel: KernelCache, clock: Clock, log: EventLog,
+        tree: Tree, files: Files,
     ) -> None:  # fmt: skip
         self._config = config
         self._ledger = ledger
         self._spool = spool
         self._kernel = kernel
         self._clock = clock
+        self._log = log
         self._tree = tree
         self._files = files
         self._unexplained: dict[RemotePath, Change] = {}
@@ -134,21 +136,35 @@ class Arrivals:
         if record is not None and record.state == "sending":
             self._unexplained[change.path] = change
             return
+        self._note(change)
         self._outdated(change.path, gone=change.revision is None)
 
     def _explain(self, path: RemotePath, revision: str | None) -> None:
         """An op on ``path`` is settled: what the feed said meanwhile was its echo, or somebody else's change."""
         change = self._unexplained.pop(path, None)
         if change is not None and change.revision != revision:
+            self._note(change)
             self._outdated(path)
 
-    def missed(self) -> None:
-        """The feed may have lost changes: everything is looked at again."""
-        self._tree.listings.expire()
+    def _note(self, change: Change) -> None:
+        event = "remote.deleted" if change.revision is None else "remote.changed"
+        self._log.note(event, path=change.path, level="debug", details=Details(revision=change.revision))
+
+    def missed(self, below: RemotePath = ROOT) -> None:
+        """The feed may have lost changes: everything is looked at again that lies below that directory."""
+        self._tree.listings.expire(below)
         for node in self._tree.inodes.all():
+            if below != ROOT and not is_below(self._tree.path(node), below):
+                continue
             self._kernel.attributes_changed(node.ino)
             if node.parent is not None and not node.detached:
                 self._kernel.entry_changed(node.parent.ino, node.name)
+
+    def refresh(self, path: RemotePath) -> None:
+        """A person wants to see what stands at ``path`` and below it now."""
+        self.missed(path)
+        if path != ROOT:
+            self._outdated(path)
 
     def _outdated(self, path: RemotePath, *, gone: bool = True) -> None:
         """What stands at ``path`` is unknown. A directory that may have gone keeps its name in the kernel, for the sake

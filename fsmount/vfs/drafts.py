@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fsmount.errors import FileError
-from fsmount.model import ABSENT, Base, Body, Kind
+from fsmount.model import ABSENT, Base, Body, Kind, RemotePath
 from fsmount.ports import Clock, Draft, EventLog, KernelCache, Source, Spool
 from fsmount.vfs.copying import copy
 from fsmount.vfs.handles import OpenDraft
@@ -64,6 +64,7 @@ class Drafts:
         if node.detached:
             # It lost its name meanwhile: nothing of it is recovered.
             self._ledger.end_draft(draft.draft.draft_id)
+        self._follow(node, path, draft)
         self.stand(node, draft)
         return draft
 
@@ -77,10 +78,20 @@ class Drafts:
             if not empty:
                 await copy(old.draft, draft.draft)
         draft.writers = old.writers
+        self._follow(node, path, draft)
         self.stand(node, draft)
         self._ledger.end_draft((draft if node.detached else old).draft.draft_id)
         old.draft.close()
         return draft
+
+    def _follow(self, node: Node, path: RemotePath, draft: OpenDraft) -> None:
+        """The file may have got another name while its draft was filled."""
+        now = self._tree.path(node)
+        if now == path or node.detached:
+            return
+        inherited = self._ledger.inherited(now)
+        base = inherited if inherited is not None else node.shown.base if node.shown is not None else ABSENT
+        self._ledger.move_draft(draft.draft.draft_id, now, base)
 
     @contextmanager
     def _undone(self, draft: OpenDraft) -> Iterator[None]:

@@ -15,7 +15,7 @@ import trio
 from msgspec.structs import replace
 
 from fsmount.errors import FileError
-from fsmount.model import ABSENT, Base, Body, DraftId, Kind, LocalNode, OpId, content_type_of
+from fsmount.model import ABSENT, Base, Body, DraftId, Kind, LocalNode, OpId
 from fsmount.ports import Clock, EventLog, KernelCache, Spool
 from fsmount.vfs.copying import INLINE
 from fsmount.vfs.drafts import Drafts
@@ -24,6 +24,8 @@ from fsmount.vfs.inodes import Node
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import Shown, Unsent
 from fsmount.vfs.tree import Tree
+from fsmount.vfs.writethrough import WriteThrough
+from fsmount.vfs.xattrs import content_type
 
 TOUCH = 1.0
 """Seconds between two words to the journal that a file is still being written."""
@@ -43,6 +45,8 @@ class Files:
         self.drafts = Drafts(tree, ledger, spool, kernel, clock, log)
         self._handles: dict[int, Handle] = {}
         self._next = 1
+        self.through: WriteThrough | None = None
+        """With it, a close waits until what it journalled is delivered."""
         self.closing = False
         """The mount is being unmounted: no file is opened for writing any more."""
 
@@ -219,10 +223,15 @@ class Files:
     # promising
 
     async def flush(self, number: int) -> None:
-        """What was written is in the journal when this returns. Never waits for the remote."""
-        node = self.handle(number).node
+        """What was written is in the journal when this returns. Waits for the remote only where asked to
+        (``through``).
+        """
+        handle = self.handle(number)
+        node = handle.node
         if node.draft is not None:
             await self.journal(node)
+        if self.through is not None and handle.wrote and not node.detached and not self._tree.is_local(node):
+            await self.through.delivered(self._tree.path(node))
 
     async def fsync(self, number: int) -> None:
         """As flush, and on the disk: body, directory and journal."""
@@ -284,7 +293,7 @@ class Files:
                 path,
                 base,
                 body,
-                content_type=content_type_of(path),
+                content_type=content_type(self._ledger, path),
                 mtime=draft.mtime,
                 still_open=True,
             )
@@ -294,7 +303,6 @@ class Files:
         draft.attributes = {}
         draft.journalled = True
         self._tree.listings.touched(path)
-        self._log.note("op.queued", f"put {body.size} bytes", op=op_id, path=path, level="debug")
         self._show(node, draft, body, self._ledger.inherited(path) or base, op_id=op_id)
 
     def _show(self, node: Node, draft: OpenDraft, body: Body, base: Base, *, op_id: OpId | None) -> None:

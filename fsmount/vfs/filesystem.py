@@ -13,23 +13,22 @@ from msgspec.structs import replace
 from fsmount.config import Config
 from fsmount.connection import Connection
 from fsmount.errors import FileError
-from fsmount.model import (
-    ABSENT,
-    Attr,
-    Kind,
-    LocalNode,
-    join,
-)
+from fsmount.model import ABSENT, Attr, Kind, LocalNode, RemotePath, join
 from fsmount.ports import Cache, Clock, EventLog, KernelCache, Remote, Spool
 from fsmount.vfs.arrivals import Arrivals
 from fsmount.vfs.contents import Contents
+from fsmount.vfs.deliveries import Deliveries
+from fsmount.vfs.directories import Directories
 from fsmount.vfs.files import Files
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.listings import Listings
 from fsmount.vfs.overlay import Ledger
+from fsmount.vfs.problems import Problems
 from fsmount.vfs.renames import Renames
 from fsmount.vfs.shown import AtRemote, Shown
 from fsmount.vfs.tree import Tree
+from fsmount.vfs.writethrough import WriteThrough
+from fsmount.vfs.xattrs import ExtendedAttributes
 
 
 class Filesystem:
@@ -52,9 +51,17 @@ class Filesystem:
         self.listings = Listings(remote, connection, clock, config.attr_ttl, config.timeout / 2)
         self.contents = Contents(remote, cache, connection, log)
         self.tree = Tree(config, ledger, self.listings, self.contents, spool, clock)
+        self.deliveries = Deliveries(ledger)
         self.files = Files(self.tree, ledger, spool, kernel, clock, log)
-        self._renames = Renames(config, ledger, spool, clock, self.tree, self.files)
-        self.arrivals = Arrivals(config, ledger, spool, kernel, clock, self.tree, self.files)
+        if config.write_through:
+            self.files.through = WriteThrough(ledger, self.deliveries, connection)
+        self._renames = Renames(config, ledger, spool, clock, log, self.tree, self.files)
+        self._directories = Directories(ledger, self.tree)
+        self.xattrs = ExtendedAttributes(ledger, connection, clock, log, self.tree)
+        self.problems = Problems(self.tree.overlay.clashes)
+        self.max_deletes = config.max_deletes
+        """Deletes within a minute beyond which they are held."""
+        self.arrivals = Arrivals(config, ledger, spool, kernel, clock, log, self.tree, self.files)
 
     # making
 
@@ -74,10 +81,16 @@ class Filesystem:
         local = self.tree.overlay.is_litter(path, self.tree.held(parent))
         node = self.tree.inodes.node(parent, name, Kind.FILE)
         node.shown = Shown(kind=Kind.FILE, size=0, mode=mode, uid=uid, gid=gid, mtime=self._clock.now(), local=local)
+        self._forget_stale(path)
         base = self._ledger.inherited(path) or ABSENT
         number = self.files.create(node, base, self._unusual(mode, uid, gid), local=local)
         self._touch_parent(parent)
         return node, number
+
+    def _forget_stale(self, path: RemotePath) -> None:
+        """What was kept of a file that vanished elsewhere is nothing of the new one."""
+        if self._ledger.node(path) is not None or self._ledger.xattrs(path):
+            self._ledger.forget(path)
 
     def _unusual(self, mode: int, uid: int, gid: int) -> dict[str, int]:
         """Those attributes of a new file that the mount would not show by itself."""
@@ -101,6 +114,34 @@ class Filesystem:
         self._touch_parent(parent)
         return node
 
+    async def symlink(self, parent: Node, name: str, target: bytes, *, uid: int, gid: int) -> Node:
+        """A symbolic link, which this mount keeps."""
+        self._writable()
+        if await self.tree.vacant(parent, name) is not None:
+            raise FileError(errno.EEXIST, name)
+        self._standing(parent)
+        path = join(self.tree.path(parent), name)
+        node = self.tree.inodes.node(parent, name, Kind.SYMLINK)
+        now = self._clock.now()
+        node.shown = Shown(
+            kind=Kind.SYMLINK, size=len(target), mode=0o777, uid=uid, gid=gid, mtime=now, local=True, target=target
+        )
+        with self._ledger.transaction():
+            self._ledger.forget(path)
+            self._ledger.keep(
+                LocalNode(path=path, kind=Kind.SYMLINK, mode=0o777, uid=uid, gid=gid, mtime=now, target=target)
+            )
+        self._touch_parent(parent)
+        return node
+
+    @staticmethod
+    def readlink(node: Node) -> bytes:
+        """What the symbolic link says; raises FileError EINVAL for anything else."""
+        target = None if node.shown is None else node.shown.target
+        if target is None:
+            raise FileError(errno.EINVAL, node.name)
+        return target
+
     # removing
 
     async def unlink(self, parent: Node, name: str) -> None:
@@ -110,7 +151,7 @@ class Filesystem:
         if node.kind is Kind.DIRECTORY:
             raise FileError(errno.EISDIR, name)
         await self.files.drafts.keep_for_readers(node)
-        self._renames.remove(node)
+        self._renames.remove(node, brake=self.listings.brake(self.max_deletes))
         self._touch_parent(parent)
 
     async def rmdir(self, parent: Node, name: str) -> None:
@@ -134,10 +175,7 @@ class Filesystem:
     # renaming
 
     async def rename(self, parent: Node, name: str, to_parent: Node, to_name: str, *, replace_target: bool) -> None:
-        """Another name for a file; whatever file stood there is replaced.
-
-        EXDEV for a directory that holds anything, so that ``mv`` copies it.
-        """
+        """Another name for what stands there; a file, a link or an empty directory of that name is replaced."""
         self._writable()
         node = await self.tree.existing(parent, name)
         target = await self.tree.vacant(to_parent, to_name)
@@ -147,7 +185,9 @@ class Filesystem:
         if target is node:
             return
         if node.kind is Kind.DIRECTORY:
-            await self._renames.directory(node, target, to_parent, to_name)
+            await self._directories.rename(node, target, to_parent, to_name)
+        elif node.kind is Kind.SYMLINK:
+            self._renames.link(node, target, to_parent, to_name)
         else:
             await self._renames.file(node, target, to_parent, to_name)
         self._touch_parent(parent)
@@ -194,6 +234,16 @@ class Filesystem:
             revision = shown.content.revision if isinstance(shown.content, AtRemote) else None
             kept = replace(kept, mtime=mtime, mtime_revision=revision)
         self._ledger.keep(kept)
+
+    def set_xattr(self, node: Node, name: str, value: bytes) -> None:
+        """See ``ExtendedAttributes.set``; raises FileError EROFS where nothing is written."""
+        self._writable()
+        self.xattrs.set(node, name, value)
+
+    def remove_xattr(self, node: Node, name: str) -> None:
+        """See ``ExtendedAttributes.remove``; raises FileError EROFS where nothing is written."""
+        self._writable()
+        self.xattrs.remove(node, name)
 
     def _touch_parent(self, parent: Node) -> None:
         """A directory's time is that of its last change here."""

@@ -161,6 +161,13 @@ class Inodes:
         self._by_ino[node.ino] = node
         self._by_name[parent.ino, name] = node
 
+    def lies_below(self, node: Node, directory: Node) -> bool:
+        """Whether the node's name is somewhere under ``directory``."""
+        above = node.parent
+        while above is not None and above is not directory:
+            above = above.parent
+        return above is not None
+
     def all(self) -> list[Node]:
         """Every node that is known now."""
         return list(self._by_ino.values())

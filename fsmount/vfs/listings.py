@@ -14,23 +14,28 @@ import trio
 
 from fsmount.connection import Connection
 from fsmount.errors import RemoteError, Unreachable
-from fsmount.model import ROOT, ConnectionState, Entry, Feed, Kind, RemotePath, name_of, parent_of
+from fsmount.model import ROOT, ConnectionState, Entry, Feed, Kind, RemotePath, is_below, name_of, parent_of
 from fsmount.ports import Clock, Remote
 
 MAX_ENTRIES = 400_000
 """Entries held in memory; whole directories that were not looked at for longest go first."""
 
+BURST = 60.0
+"""Seconds in which deletes count together."""
+SMALL = 10
+"""Half of a tree of which nobody minds so few."""
+
 
 class Listing:
-    """One directory: its names, until when (monotonic) they are taken to be current, and which of them may have gone
-    since.
+    """One directory: its names, when (monotonic) the remote last confirmed them, until when they are taken to be
+    current, and which of them may have gone since.
     """
 
-    __slots__ = ("doubtful", "entries", "expires", "fetched_at")
+    __slots__ = ("confirmed_at", "doubtful", "entries", "expires")
 
-    def __init__(self, entries: dict[str, Entry], fetched_at: float, expires: float) -> None:
+    def __init__(self, entries: dict[str, Entry], confirmed_at: float, expires: float) -> None:
         self.entries = entries
-        self.fetched_at = fetched_at
+        self.confirmed_at = confirmed_at
         self.expires = expires
         self.doubtful: set[str] = set()
 
@@ -53,6 +58,9 @@ class Listings:
         self._patience = patience
         self._held: OrderedDict[RemotePath, Listing] = OrderedDict()
         self._entries = 0
+        self._files = 0
+        self._files_before = 0
+        self._braked_at = float("-inf")
         self._under_way: dict[RemotePath, _Request] = {}
         self.changes = 0
         """Grows with every change of what is held."""
@@ -101,7 +109,7 @@ class Listings:
             above = self.fresh(parent_of(directory))
             if above is not None:
                 known = name_of(directory) in above.entries
-                return None if known else Listing({}, above.fetched_at, above.expires)
+                return None if known else Listing({}, above.confirmed_at, above.expires)
             directory = parent_of(directory)
         return None
 
@@ -151,10 +159,22 @@ class Listings:
         self.changes += 1
         before = self._held.pop(directory, None)
         self._entries += len(listing.entries) - (len(before.entries) if before is not None else 0)
+        self._files += _files_in(listing) - _files_in(before)
         self._held[directory] = listing
         while self._entries > MAX_ENTRIES and len(self._held) > 1:
             _, dropped = self._held.popitem(last=False)
             self._entries -= len(dropped.entries)
+            self._files -= _files_in(dropped)
+
+    def brake(self, most: int) -> int:
+        """How many deletes within a minute are too many: ``most``, or half of the files that were known when they began
+        if that is less and more than ten.
+        """
+        now = self._clock.monotonic()
+        self._files_before = max(self._files, self._files_before if now - self._braked_at < BURST else 0)
+        self._braked_at = now
+        half = self._files_before // 2
+        return min(most, half) if half > SMALL else most
 
     @property
     def size_limit(self) -> int | None:
@@ -182,13 +202,13 @@ class Listings:
         listing = self._held.get(parent_of(path))
         if listing is None:
             return
-        before = len(listing.entries)
+        before = listing.entries.pop(name_of(path), None)
         if entry is not None:
             listing.entries[name_of(path)] = entry
-        else:
-            listing.entries.pop(name_of(path), None)
+        self._entries += (entry is not None) - (before is not None)
+        self._files += _is_file(entry) - _is_file(before)
+        if entry is None:
             self._directory_vanishes(parent_of(path), listing)
-        self._entries += len(listing.entries) - before
 
     def _directory_appears(self, directory: RemotePath) -> None:
         """Directories are implicit where the remote has none of its own: the first file below makes them."""
@@ -242,12 +262,14 @@ class Listings:
                 return doubtful
             doubtful.append(directory)
 
-    def expire(self) -> None:
-        """Changes may have been missed: everything is asked again."""
-        for listing in self._held.values():
-            listing.expires = 0.0
-        for request in self._under_way.values():
-            request.outdated = True
+    def expire(self, below: RemotePath = ROOT) -> None:
+        """Changes may have been missed: everything is asked again that lies in the directory ``below`` or deeper."""
+        for directory, listing in self._held.items():
+            if directory == below or is_below(directory, below):
+                listing.expires = 0.0
+        for directory, request in self._under_way.items():
+            if directory == below or is_below(directory, below):
+                request.outdated = True
 
     def entry(self, path: RemotePath) -> Entry | None:
         """What is known of one path, current or not."""
@@ -256,9 +278,21 @@ class Listings:
 
     def renew(self) -> None:
         """The change feed stopped: what was current until a change was reported is current for ``ttl`` from now."""
-        limit = self._clock.monotonic() + self._ttl
+        now = self._clock.monotonic()
+        contact = self._connection.last_contact_at
+        confirmed_at = now if contact is None else now - max(0.0, self._clock.now() - contact)
         for listing in self._held.values():
-            listing.expires = min(listing.expires, limit)
+            if listing.expires > now:
+                listing.confirmed_at = max(listing.confirmed_at, confirmed_at)
+            listing.expires = min(listing.expires, now + self._ttl)
+
+
+def _is_file(entry: Entry | None) -> bool:
+    return entry is not None and entry.kind is Kind.FILE
+
+
+def _files_in(listing: Listing | None) -> int:
+    return 0 if listing is None else sum(map(_is_file, listing.entries.values()))
 
 
 def is_text(name: str) -> bool:

@@ -19,6 +19,7 @@ from fsmount.model import (
     LocalNode,
     OpId,
     OpKind,
+    Problem,
     Record,
     RemotePath,
     join,
@@ -41,6 +42,8 @@ class Overlay:
         self._started_at = started_at
         self._ledger = ledger
         self._listings = listings
+        self._clashes: set[RemotePath] = set()
+        """Where something of this mount and something of the remote had one name when somebody looked."""
 
     def root(self) -> Shown:
         """The mount's root directory."""
@@ -74,14 +77,18 @@ class Overlay:
         self, path: RemotePath, record: Record | None, node: LocalNode | None, entry: Entry | None, *,
         implied: bool | None = None,
     ) -> Shown | None:  # fmt: skip
+        if record is None and _clash(node, entry) is not None:
+            self._clashes.add(path)
         if node is not None and node.kind is Kind.DIRECTORY:
             return self._directory(node, entry)
         if node is not None and node.kind is Kind.FILE and node.body is not None:
             return self._file(node, size=node.body.size, mtime=node.mtime or 0.0, content=Unsent(node.body), local=True)
+        if node is not None and node.kind is Kind.SYMLINK and not _given(path, record, entry):
+            return self._link(node)
         if record is not None:
             return self._by_op(path, record, node)
         if entry is not None and entry.kind is Kind.DIRECTORY:
-            return self._directory(node, entry)
+            return None if self.emptied(path) else self._directory(node, entry)
         if entry is not None and entry.revision is not None:
             return self._file(
                 node, size=entry.size, mtime=_mtime(node, entry), content=AtRemote(path, entry.revision, entry.digest),
@@ -90,6 +97,34 @@ class Overlay:
         if self._ledger.implies_directory(path) if implied is None else implied:
             return self._directory(node, None)
         return None
+
+    def emptied(self, directory: RemotePath) -> bool:
+        """Whether everything that the remote still has in a directory was moved or taken away here."""
+        listing = self._listings.held(directory)
+        if listing is None or not self._ledger.takes_from(directory):
+            return False
+        if self._ledger.implies_directory(directory):
+            return False
+        return all(self.look(directory, name, listing) is None for name in listing.entries)
+
+    def clashes(self) -> list[Problem]:
+        """Where something of this mount and something of the remote have one name now, as far as anybody looked."""
+        found = []
+        for path in sorted(self._clashes):
+            why = _clash(self._ledger.node(path), self._listings.entry(path))
+            if why is None or self._ledger.shown(path) is not None:
+                self._clashes.discard(path)
+            else:
+                found.append(Problem(path=path, shown_as=path, why=why))
+        return found
+
+    def _link(self, node: LocalNode) -> Shown:
+        _, uid, gid = self._owner(node, 0o777)
+        target = node.target or b""
+        return Shown(
+            kind=Kind.SYMLINK, size=len(target), mode=0o777, uid=uid, gid=gid, mtime=node.mtime or 0.0, local=True,
+            target=target,
+        )  # fmt: skip
 
     def _by_op(self, path: RemotePath, record: Record, node: LocalNode | None) -> Shown | None:
         op = record.op
@@ -137,6 +172,26 @@ class Overlay:
         uid = self._config.uid if node is None or node.uid is None else node.uid
         gid = self._config.gid if node is None or node.gid is None else node.gid
         return mode, uid, gid
+
+
+def _given(path: RemotePath, record: Record | None, entry: Entry | None) -> bool:
+    """Whether a file or directory that is no symbolic link has the name: no link stands in its way."""
+    if record is None:
+        return entry is not None
+    return record.op.target == path and record.op.kind in (OpKind.PUT, OpKind.MOVE)
+
+
+def _clash(node: LocalNode | None, entry: Entry | None) -> str | None:
+    """What of the two is not shown, if both have the name."""
+    if node is None or entry is None:
+        return None
+    if node.kind is Kind.SYMLINK:
+        return f"the remote has a {entry.kind} of this name: it is shown, the symbolic link that was made here is not"
+    if node.kind is Kind.FILE and node.body is not None:
+        return f"a temporary file of this mount has the name: the remote's {entry.kind} is not shown"
+    if node.kind is Kind.DIRECTORY and entry.kind is Kind.FILE:
+        return "a directory that was made here has the name: the remote's file is not shown"
+    return None
 
 
 def _mtime(node: LocalNode | None, entry: Entry) -> float:

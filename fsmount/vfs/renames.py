@@ -14,37 +14,42 @@ from msgspec.structs import replace
 
 from fsmount.config import Config
 from fsmount.errors import FileError
-from fsmount.model import ABSENT, Base, Body, Kind, LocalNode, RemotePath, content_type_of, is_below, join, parent_of
-from fsmount.ports import Clock, Spool
+from fsmount.model import ABSENT, Base, Body, Kind, LocalNode, RemotePath, join, parent_of
+from fsmount.ports import Clock, EventLog, Spool
 from fsmount.vfs.copying import copy
 from fsmount.vfs.files import Files
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import AtRemote, Unsent
 from fsmount.vfs.tree import Tree
+from fsmount.vfs.xattrs import content_type
 
 
 class Renames:
     """The verbs on names, once ``Filesystem`` has looked up the nodes and checked what may be done."""
 
-    def __init__(self, config: Config, ledger: Ledger, spool: Spool, clock: Clock, tree: Tree, files: Files) -> None:
+    def __init__(
+        self, config: Config, ledger: Ledger, spool: Spool, clock: Clock, log: EventLog, tree: Tree, files: Files
+    ) -> None:  # fmt: skip
         self._config = config
         self._ledger = ledger
         self._spool = spool
         self._clock = clock
+        self._log = log
         self._tree = tree
         self._files = files
 
     # removing
 
-    def remove(self, node: Node, *, settle: float | None = None) -> None:
+    def remove(self, node: Node, *, settle: float | None = None, brake: int | None = None) -> None:
+        """``brake``: the delete counts towards so many within a minute."""
         path, shown, local = self._tree.path(node), node.shown, self._tree.is_local(node)
-        self.keep_directory(parent_of(path))
         self._files.unlink(node)
         if local:
             self._ledger.forget(path)
         else:
-            self._ledger.delete(path, shown.base if shown is not None else ABSENT, settle=settle)
+            self.keep_directory(parent_of(path))
+            self._ledger.delete(path, shown.base if shown is not None else ABSENT, settle=settle, brake=brake)
         self._tree.listings.touched(path)
         self._tree.inodes.detach(node)
 
@@ -56,27 +61,26 @@ class Renames:
         if path != self._config.remote.root and (node is None or node.kind is None):
             self._ledger.keep(replace(node or LocalNode(path=path), kind=Kind.DIRECTORY))
 
-    # directories and files
+    # links and files
 
-    async def directory(self, node: Node, target: Node | None, parent: Node, name: str) -> None:
+    def link(self, node: Node, target: Node | None, parent: Node, name: str) -> None:
+        """A symbolic link gets another name. It replaces a file only where the remote never had one."""
         old, new = self._tree.path(node), join(self._tree.path(parent), name)
-        if is_below(new, old):
-            raise FileError(errno.EINVAL, f"{new} lies below {old}")
-        if target is not None and target.kind is not Kind.DIRECTORY:
-            raise FileError(errno.ENOTDIR, name)
-        if target is not None and await self._tree.children(target):
-            raise FileError(errno.ENOTEMPTY, name)
-        if (
-            await self._tree.children(node)
-            or self._tree.listings.entry(old) is not None
-            or self._ledger.shown_below(old)
-        ):
-            raise FileError(errno.EXDEV, f"{old} holds files: they are copied and removed one by one")
-        kept = self._ledger.node(old) or LocalNode(path=old)
-        self._ledger.forget(old)
-        self._ledger.cancel_rmdir(new)
-        self._ledger.keep(replace(kept, path=new, kind=Kind.DIRECTORY))
+        if target is not None and target.kind is Kind.DIRECTORY:
+            raise FileError(errno.EISDIR, name)
+        if target is not None and not self._tree.is_local(target) and not self._never_sent(new, target):
+            message = f"{old} is a symbolic link, which the remote cannot hold: it does not replace a file there"
+            self._log.note("rename.refused", f"{message}; remove {new} first", path=new, level="warning")
+            raise FileError(errno.EPERM, message)
+        with self._ledger.transaction():
+            if target is not None:
+                self.remove(target)
+            self._ledger.rename_nodes(old, new)
         self._tree.inodes.move(node, parent, name)
+
+    def _never_sent(self, path: RemotePath, target: Node) -> bool:
+        base = self._ledger.inherited(path) or (target.shown.base if target.shown is not None else ABSENT)
+        return base.absent and self._tree.listings.entry(path) is None
 
     async def file(self, node: Node, target: Node | None, parent: Node, name: str) -> None:
         new = join(self._tree.path(parent), name)
@@ -130,15 +134,9 @@ class Renames:
         self._tree.listings.touched(old)
         self._tree.inodes.move(node, parent, name)
         if draft is None or draft.journalled:
-            self._look_again(node, parent, name)
+            self._tree.look_again(node)
         elif node.shown is not None:
             node.shown = replace(node.shown, base=base if inherited is None else inherited)
-
-    def _look_again(self, node: Node, parent: Node, name: str) -> None:
-        size = node.shown.size if node.shown is not None else None
-        shown = self._tree.look(parent, name)
-        if shown is not None:
-            self._tree.show(node, shown if shown.size is not None else replace(shown, size=size))
 
     def _to_litter(self, node: Node, target: Node | None, parent: Node, name: str, body: Body) -> None:
         """A file becomes an editor's backup, whose bytes are here by now; the delete of the old name waits for a new
@@ -146,13 +144,14 @@ class Renames:
         """
         old, new = self._tree.path(node), join(self._tree.path(parent), name)
         kept = self._ledger.node(old) or LocalNode(path=old)
-        shown = node.shown
+        shown, attributes = node.shown, self._ledger.xattrs(old)
         self._replace(target)
         self.remove(node, settle=self._config.litter_delete_settle)
         mtime = shown.mtime if shown is not None else self._clock.now()
         self._ledger.keep(
             LocalNode(path=new, kind=Kind.FILE, mode=kept.mode, uid=kept.uid, gid=kept.gid, mtime=mtime, body=body)
         )
+        self._give_xattrs(new, attributes)
         self._tree.inodes.adopt(node, parent, name)
         self._files.keep_here(node)
         if shown is not None:
@@ -183,11 +182,8 @@ class Renames:
 
     def _litter_to_litter(self, node: Node, target: Node | None, parent: Node, name: str) -> None:
         old, new = self._tree.path(node), join(self._tree.path(parent), name)
-        kept = self._ledger.node(old)
         self._replace(target)
-        if kept is not None:
-            self._ledger.keep(replace(kept, path=new))
-            self._ledger.forget(old)
+        self._ledger.rename_nodes(old, new)
         if node.draft is not None:
             self._ledger.move_draft(node.draft.draft.draft_id, new, ABSENT)
         self._tree.inodes.move(node, parent, name)
@@ -198,6 +194,7 @@ class Renames:
         kept = self._ledger.node(old)
         shown = node.shown
         base = self._replace(target)
+        self._give_xattrs(new, self._ledger.xattrs(old))
         draft = node.draft
         if draft is not None:
             draft.local = False
@@ -208,9 +205,8 @@ class Renames:
             self._ledger.keep(LocalNode(path=new, mode=kept.mode, uid=kept.uid, gid=kept.gid, mtime=mtime))
         if body is not None and not (draft is not None and draft.dirty):
             self._ledger.put(
-                None if draft is None else draft.draft.draft_id, new, base, body, content_type=content_type_of(new),
-                mtime=mtime,
-                still_open=draft is not None,
+                None if draft is None else draft.draft.draft_id, new, base, body,
+                content_type=content_type(self._ledger, new), mtime=mtime, still_open=draft is not None,
             )  # fmt: skip
             if draft is not None:
                 draft.journalled = True
@@ -218,4 +214,12 @@ class Renames:
         self._tree.inodes.move(node, parent, name)
         if shown is not None:
             node.shown = replace(shown, base=self._ledger.inherited(new) or base, local=False)
-        self._look_again(node, parent, name)
+        if draft is None or draft.journalled:
+            self._tree.look_again(node)
+
+    def _give_xattrs(self, path: RemotePath, attributes: dict[str, bytes]) -> None:
+        """The file at ``path`` has these extended attributes and no others."""
+        for name in self._ledger.xattrs(path).keys() - attributes.keys():
+            self._ledger.keep_xattr(path, name, None)
+        for name, value in attributes.items():
+            self._ledger.keep_xattr(path, name, value)

@@ -29,7 +29,7 @@ Content = Unsent | AtRemote
 
 class Shown(Struct, frozen=True, kw_only=True):
     """One name as a program sees it. ``size`` is None while it is not known exactly; ``content`` is None for
-    directories.
+    directories and symbolic links, whose ``target`` is what they say.
 
     ``base`` is what the remote is known to hold there; ``op_id`` the unsettled op that decides, ``local`` whether the
     file lives on this mount only.
@@ -45,3 +45,4 @@ class Shown(Struct, frozen=True, kw_only=True):
     base: Base = ABSENT
     op_id: OpId | None = None
     local: bool = False
+    target: bytes | None = None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import trio
 from msgspec.structs import replace
@@ -32,7 +32,8 @@ class Tree:
     def __init__(
         self, config: Config, ledger: Ledger, listings: Listings, contents: Contents, spool: Spool, clock: Clock
     ) -> None:  # fmt: skip
-        self.inodes = Inodes(config.remote.root)
+        self.root_path = config.remote.root
+        self.inodes = Inodes(self.root_path)
         self.listings = listings
         self.contents = contents
         self.overlay = Overlay(config, ledger, listings, clock.now())
@@ -83,12 +84,29 @@ class Tree:
             return None
         try:
             listing, failure = await self.listing(parent), None
+            await self._learn_emptied(self.path(parent), listing, (name,))
         except RemoteError as error:
             listing, failure = NOTHING, error
         shown = self.overlay.look(self.path(parent), name, listing)
         if shown is None and failure is not None:
             raise failure
         return self.bind(parent, name, shown)
+
+    async def _learn_emptied(self, directory: RemotePath, listing: Listing, names: Iterable[str]) -> None:
+        """Lists those directories that ops of ours take something from: where nothing is left, they are not shown."""
+        entries = [entry for name in names if (entry := listing.entries.get(name)) and entry.kind is Kind.DIRECTORY]
+        if not entries or not self._ledger.takes_from(directory):
+            return
+        for entry in entries:
+            if self._ledger.takes_from(entry.path) and not self._kept(entry.path):
+                with contextlib.suppress(RemoteError):
+                    below = await self.listings.directory(entry.path)
+                    await self._learn_emptied(entry.path, below, list(below.entries))
+
+    def _kept(self, directory: RemotePath) -> bool:
+        """Whether this mount keeps the directory, whatever the remote has."""
+        node = self._ledger.node(directory)
+        return node is not None and node.kind is Kind.DIRECTORY
 
     async def vacant(self, parent: Node, name: str) -> Node | None:
         """As ``find``, for a name that is to be given to something; also raises FileError EILSEQ where no remote can
@@ -156,8 +174,10 @@ class Tree:
 
     async def known_children(self, directory: Node) -> tuple[list[tuple[str, Shown]], RemoteError | None]:
         """The same as far as it is known, and why that is not everything; None where it is. A checkpoint."""
+        path = self.path(directory)
         try:
             listing, failure = await self.listing(directory), None
+            await self._learn_emptied(path, listing, list(listing.entries))
         except RemoteError as error:
             listing, failure = NOTHING, error
         found = dict(self.overlay.names(self.path(directory), listing))
@@ -191,6 +211,20 @@ class Tree:
                 content = shown.content
                 if shown.size is None and isinstance(content, AtRemote) and self.contents.known_size(content) is None:
                     nursery.start_soon(one, content)
+
+    def look_again(self, node: Node) -> None:
+        """The node's path has another name or another op now; what is open goes on with the bytes that it has."""
+        draft = node.draft
+        if node.parent is None or (draft is not None and not draft.journalled):
+            return
+        shown = self.look(node.parent, node.name)
+        other = shown is None or shown.kind is not node.kind or (node.handles and _another_version(node.shown, shown))
+        if draft is None and other:
+            self.inodes.overtake(node)
+        if shown is None or other:
+            return
+        size = node.shown.size if node.shown is not None else None
+        self.show(node, shown if shown.size is not None else replace(shown, size=size))
 
     # attributes
 
@@ -271,6 +305,14 @@ class Tree:
         """The node has its draft no longer."""
         self._writing.discard(node)
 
+    def being_written(self) -> dict[RemotePath, dict[str, Shown]]:
+        """What has a draft and a name, by directory."""
+        found: dict[RemotePath, dict[str, Shown]] = {}
+        for node in self._writing:
+            if node.parent is not None and not node.detached and node.shown is not None:
+                found.setdefault(self.path(node.parent), {})[node.name] = node.shown
+        return found
+
     def drafts(self) -> Iterator[Node]:
         """Every node that has a draft."""
         return iter(tuple(self._writing))
@@ -308,7 +350,7 @@ def _another_version(now: Shown | None, then: Shown) -> bool:
         return (
             isinstance(now.content, Unsent)
             and isinstance(then.content, AtRemote)
-            and now.content.body.digest != then.base.digest
+            and now.content.body.digest != then.content.digest
         )
     if now.content.digest is not None and then.content.digest is not None:
         return now.content.digest != then.content.digest

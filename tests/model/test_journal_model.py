@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from hypothesis import HealthCheck, settings
@@ -11,7 +12,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from fsmount.errors import VerbRefused
-from fsmount.model import ABSENT, DraftId, OpKind, Record, RemotePath, Revision, State, is_below
+from fsmount.journal.part import FORCEABLE
+from fsmount.model import ABSENT, DraftId, Op, OpId, OpKind, Record, RemotePath, Revision, State, is_below
 from tests.model.world import World, names
 
 PATHS = [RemotePath("/p/a/x"), RemotePath("/p/a/y"), RemotePath("/p/b/z")]
@@ -80,14 +82,14 @@ class JournalMachine(RuleBasedStateMachine):
         if draft is not None:
             self.world.journal.end_draft(draft)
 
-    @rule(name=path)
-    def unlink(self, name: RemotePath) -> None:
+    @rule(name=path, brake=st.sampled_from([None, 0, 1]))
+    def unlink(self, name: RemotePath, brake: int | None) -> None:
         if self.sees[name] is None:
             return
         base = self.world.shown_base(name)
         self.replaced(name)
         self.close(name)
-        self.world.journal.delete(name, base)
+        self.world.journal.delete(name, base, brake=brake)
         self.sees[name] = None
         self.uncovered(name)
 
@@ -99,6 +101,12 @@ class JournalMachine(RuleBasedStateMachine):
             self.world.journal.end_draft(draft)
             self.world.journal.delete(name, ABSENT)
             self.uncovered(name)
+
+    @rule(directory=st.sampled_from(["/p/a", "/p/b"]))
+    def rmdir(self, directory: str) -> None:
+        below = [name for name in PATHS if is_below(name, RemotePath(directory))]
+        if all(self.sees[name] is None for name in below):
+            self.world.journal.rmdir(RemotePath(directory))
 
     @rule(old=path, new=path)
     def rename(self, old: RemotePath, new: RemotePath) -> None:
@@ -163,7 +171,7 @@ class JournalMachine(RuleBasedStateMachine):
         before = dict(self.world.remote.files)
         self.world.settle(claim, lost=lost)
         self.check_overwritten(before)
-        self.after_verdict(self.world.journal.record(claim.op.op_id))
+        self.after_verdict(claim.op)
 
     def check_overwritten(self, before: dict[RemotePath, tuple[Revision, str]]) -> None:
         """Only what a program here had seen, or what we sent ourselves, may go from the remote by our doing."""
@@ -176,46 +184,77 @@ class JournalMachine(RuleBasedStateMachine):
     def refuse(self, which: int) -> None:
         claim = self.world.claims[which % len(self.world.claims)]
         self.world.refuse(claim)
-        self.after_verdict(self.world.journal.record(claim.op.op_id))
+        self.after_verdict(claim.op)
 
     @precondition(lambda self: self.world.claims)
     @rule(which=number)
     def give_back(self, which: int) -> None:
         self.world.give_back(self.world.claims[which % len(self.world.claims)])
 
-    def after_verdict(self, record: Record | None) -> None:
-        """A dead delete shows again what is there; a dead letter of other kinds changes nothing that is seen."""
-        if record is not None and record.state is State.DEAD and record.op.kind is OpKind.DELETE:
+    def after_verdict(self, op: Op) -> None:
+        """A dead delete shows again what is there; a dead letter of other kinds changes nothing that is seen.
+
+        Once a move is done, what somebody put at its new name since that arrived is seen.
+        """
+        record = self.world.journal.record(op.op_id)
+        if record is None and op.kind is OpKind.MOVE:
+            self.uncovered(op.target)
+        elif record is not None and record.state is State.DEAD and op.kind is OpKind.DELETE:
             self.look_again(record)
 
     def look_again(self, record: Record) -> None:
-        for name in names(record.op):
+        for name in names(record.op) & set(PATHS):
             self.sees[name] = self.world.shows(name)
 
     # a person
 
     @rule(which=number)
     def retry(self, which: int) -> None:
-        self.decide(which, self.world.records(State.DEAD, State.DISCARDED), retry=True)
+        self.redrive(which, self.world.records(State.DEAD, State.DISCARDED), self.world.journal.retry)
+
+    @rule(which=number)
+    def force(self, which: int) -> None:
+        conflicts = [record for record in self.world.records(State.DEAD) if record.reason in FORCEABLE]
+        record = self.redrive(which, conflicts, self.world.journal.force)
+        if record is not None and record.theirs is not None and record.theirs.body is not None:
+            self.known.add(self.world.held(record.theirs.body))
+
+    def redrive(self, which: int, records: list[Record], verb: Callable[[OpId], None]) -> Record | None:
+        """What stood at its names until now was seen by the person who says so."""
+        record = self.decide(which, records, verb)
+        if record is not None:
+            for name in names(record.op) & set(PATHS):
+                self.given_up.add(self.sees[name] or "")
+            self.look_again(record)
+        return record
+
+    @rule(which=number)
+    def release(self, which: int) -> None:
+        """Nothing changes for programs."""
+        self.decide(which, self.world.records(State.HELD), self.world.journal.retry)
 
     @rule(which=number)
     def discard(self, which: int) -> None:
-        self.decide(which, self.world.records(State.PENDING, State.DEAD), retry=False)
+        records = self.world.records(State.PENDING, State.HELD, State.DEAD)
+        before = {record.op.op_id for record in self.world.records(State.DISCARDED)}
+        record = self.decide(which, records, self.world.journal.discard)
+        if record is not None:
+            self.look_again(record)
+            for other in self.world.records(State.PENDING, State.HELD):
+                if other.op.op_id in before:
+                    self.look_again(other)
 
-    def decide(self, which: int, records: list[Record], *, retry: bool) -> None:
+    def decide(self, which: int, records: list[Record], verb: Callable[[OpId], None]) -> Record | None:
         if not records:
-            return
+            return None
         record = records[which % len(records)]
         if any(name in self.open for name in names(record.op)):
-            return
+            return None
         try:
-            (self.world.journal.retry if retry else self.world.journal.discard)(record.op.op_id)
+            verb(record.op.op_id)
         except VerbRefused:
-            return
-        for name in names(record.op):
-            if retry and self.sees[name] is not None:
-                self.given_up.add(self.sees[name] or "")
-        self.look_again(record)
+            return None
+        return record
 
     @rule()
     def crash(self) -> None:
@@ -236,7 +275,7 @@ class JournalMachine(RuleBasedStateMachine):
                 before = dict(self.world.remote.files)
                 self.world.settle(claim)
                 self.check_overwritten(before)
-                self.after_verdict(self.world.journal.record(claim.op.op_id))
+                self.after_verdict(claim.op)
             due = self.world.journal.next_due()
             if due is None:
                 break
@@ -259,6 +298,18 @@ class JournalMachine(RuleBasedStateMachine):
         for name, content in self.sees.items():
             shown = self.world.shows(name)
             assert shown == content, f"{name}: {shown}, not {content}"
+
+    @invariant()
+    def what_is_blocked_says_so(self) -> None:
+        pending = [self.world.journal.record(record.op.op_id) for record in self.world.records(State.PENDING)]
+        named = [record for record in pending if record is not None and record.blocked_by is not None]
+        assert self.world.journal.counts().blocked == len(named)
+
+    @invariant()
+    def what_is_behind_a_held_op_is_held(self) -> None:
+        for record in self.world.records(State.PENDING):
+            if record.op.kind in (OpKind.RMDIR, OpKind.MOVE) and not self.world.journal._is_released(record.op.op_id):
+                assert self.world.journal._barrier(record.op.seq, State.HELD) is None
 
     @invariant()
     def listings_and_lookups_agree(self) -> None:

@@ -22,6 +22,7 @@ from fsmount.model import (
     RemotePath,
     Revision,
     State,
+    Theirs,
     Timing,
 )
 from tests.support.clock import ManualClock
@@ -129,6 +130,11 @@ class World:
             draft_id, path, self.shown_base(path), body, content_type="", mtime=self.clock.now(), still_open=True
         )
 
+    def body(self, content: str) -> Body:
+        """A sealed body in the spool."""
+        self.bodies.add(content)
+        return Body(size=len(content), digest=Digest(content))
+
     def sweep(self) -> None:
         for body in self.journal.released():
             if body.draft is not None:
@@ -157,7 +163,7 @@ class World:
     def settle(self, claim: Claim, *, lost: bool = False) -> None:
         """Sends the op; ``lost``: the remote does it, but no answer comes."""
         self.claims.remove(claim)
-        claim = self._sealed(claim)
+        claim = self._fetched(self._sealed(claim))
         try:
             if claim.op.kind is OpKind.MOVE and claim.op.step == 0:
                 arrived = self._arrive(claim)
@@ -192,6 +198,19 @@ class World:
         self.bodies.add(content)
         return self.journal.sealed(claim, Body(size=len(content), digest=Digest(content)))
 
+    def _fetched(self, claim: Claim) -> Claim:
+        """What a forced op is about to replace is fetched first, where the journal does not hold it."""
+        path = claim.op.path if claim.op.step else claim.op.target
+        held = claim.theirs is not None and claim.theirs.body is not None
+        if not claim.forced or held or self.remote.content(path) is None:
+            return claim
+        return self.journal.keep_theirs(claim, self._theirs(path))
+
+    def _theirs(self, path: RemotePath) -> Theirs:
+        content = self.remote.content(path)
+        assert content is not None
+        return Theirs(base=self.remote.base(path), body=self.body(content))
+
     def _no_answer(self, claim: Claim) -> None:
         self.journal.postpone(claim, self.clock.monotonic() + 1.0, self.answer(0), charged=True)
 
@@ -204,10 +223,11 @@ class World:
             if wanted is not None and self.remote.content(op.target) == wanted:
                 self.journal.acknowledge(claim, self._receipt(op.target), self.answer(404))
             else:
-                self.journal.bury(claim, Reason.REMOTE_DELETED, "gone", self.answer(404), charged=True)
+                self.journal.bury(claim, Reason.REMOTE_DELETED, "gone", self.answer(404), charged=True, at=op.path)
             return None
         if op.body is None and content != op.base.digest:
-            self.journal.bury(claim, Reason.CONFLICT, "changed", None, charged=False)
+            theirs = self._theirs(op.path)
+            self.journal.bury(claim, Reason.CONFLICT, "changed", None, charged=False, theirs=theirs, at=op.path)
             return None
         if self.remote.content(op.target) != content or self.remote.base(op.target) == op.target_base:
             self.remote.put(op.target, op.target_base, content)
@@ -238,7 +258,8 @@ class World:
             self.journal.rebase(claim, self.remote.base(path), self.answer(409))
         else:
             reason = Reason.CONFLICT if theirs is not None else Reason.REMOTE_DELETED
-            self.journal.bury(claim, reason, "changed", self.answer(409), charged=True)
+            version = None if theirs is None else self._theirs(path)
+            self.journal.bury(claim, reason, "changed", self.answer(409), charged=True, theirs=version)
 
     def _receipt(self, path: RemotePath) -> Receipt:
         base = self.remote.base(path)
@@ -248,7 +269,9 @@ class World:
 
     def kept(self) -> set[str]:
         """The contents that its rows keep."""
-        return {self.held(record.op.body) for record in self.journal.records() if record.op.body is not None}
+        bodies = [record.op.body for record in self.journal.records()]
+        bodies += [record.theirs.body for record in self.journal.records() if record.theirs is not None]
+        return {self.held(body) for body in bodies if body is not None}
 
     def records(self, *states: State) -> list[Record]:
         return [record for record in self.journal.records() if record.state in states]

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-PATHS = [f"{folder}/{name}" for folder in ("x", "y") for name in ("a", "b", "c", "b~", ".a.swp")]
+FOLDERS = ("x", "y", "x/a", "y/b", "z")
+PATHS = [f"{folder}/{name}" for folder in FOLDERS[:2] for name in ("a", "b", "c", "b~", ".a.swp")] + ["x/a/d", "y/b/d"]
 FLAGS = (
     os.O_RDONLY, os.O_RDWR, os.O_RDWR | os.O_CREAT, os.O_RDWR | os.O_CREAT | os.O_TRUNC,
     os.O_WRONLY | os.O_CREAT | os.O_APPEND,
@@ -69,6 +70,31 @@ class Side:
     def rmdir(self, path: str) -> None:
         os.rmdir(f"{self.root}/{path}")
 
+    def symlink(self, target: str, path: str) -> None:
+        os.symlink(target, f"{self.root}/{path}")
+
+    def readlink(self, path: str) -> object:
+        return os.readlink(f"{self.root}/{path}")
+
+    def chmod(self, path: str, mode: int) -> None:
+        os.chmod(f"{self.root}/{path}", mode)
+
+    def lstat(self, path: str) -> object:
+        seen = os.lstat(f"{self.root}/{path}")
+        return (oct(seen.st_mode), None if stat.S_ISDIR(seen.st_mode) else (seen.st_size, seen.st_nlink))
+
+    def setxattr(self, path: str, value: bytes) -> None:
+        os.setxattr(f"{self.root}/{path}", "user.k", value)
+
+    def getxattr(self, path: str) -> object:
+        return os.getxattr(f"{self.root}/{path}", "user.k")
+
+    def removexattr(self, path: str) -> None:
+        os.removexattr(f"{self.root}/{path}", "user.k")
+
+    def is_link_over_file(self, old: str, new: str) -> bool:
+        return os.path.islink(f"{self.root}/{old}") and os.path.isfile(f"{self.root}/{new}")
+
     def truncate(self, path: str, size: int) -> None:
         os.truncate(f"{self.root}/{path}", size)
 
@@ -90,13 +116,16 @@ def outcome(what: Callable[..., object], *arguments: object) -> object:
 def step(chance: random.Random, local: Side) -> tuple[str, tuple[Any, ...]]:
     """What to do next; a pause is done at once."""
     slot, path, other = chance.randrange(3), chance.choice(PATHS), chance.choice(PATHS)
-    folder = chance.choice(("x", "y", path))
+    folder, other_folder = chance.choice((*FOLDERS, path)), chance.choice((*FOLDERS, other))
     choices: list[tuple[str, tuple[Any, ...]]] = [
         *[("open", (slot, path, chance.choice(FLAGS)))] * 4, *[("rename", (path, other))] * 3, *[("unlink",
         (path,))] * 2,
         *[("cat", (path,))] * 3, ("mkdir", (folder,)), ("rmdir", (folder,)), ("truncate", (path, chance.choice((0, 3,
         300)))),
-        ("listing", (chance.choice("xy"),)), ("pause", ()),
+        ("listing", (chance.choice(FOLDERS),)), ("pause", ()), *[("rename", (folder, other_folder))] * 2,
+        ("symlink", (chance.choice(("a", "../y/b", "nowhere")), path)), ("readlink", (path,)), ("lstat", (path,)),
+        ("chmod", (chance.choice((path, folder)), chance.choice((0o644, 0o755, 0o700)))), ("lstat", (folder,)),
+        ("setxattr", (path, chance.choice((b"1", b"")))), ("getxattr", (path,)), ("removexattr", (path,)),
     ]  # fmt: skip
     if slot in local.slots:
         content = bytes([chance.randrange(97, 123)]) * chance.choice((1, 5, 100, 5000))
@@ -115,8 +144,8 @@ def main(mounted: Side, local: Side, seed: int, steps: int) -> int:
         if name == "pause":
             time.sleep(chance.choice((0.01, 0.1, 0.2)))
             continue
-        if name == "rename" and os.path.isdir(f"{local.root}/{arguments[0]}"):
-            continue  # a directory that holds files is copied by mv, not renamed
+        if name == "rename" and local.is_link_over_file(*arguments):
+            continue  # a link never replaces a remote file
         ours, theirs = (outcome(getattr(side, name), *arguments) for side in (mounted, local))
         told.append(f"{number}: {name} {arguments!r:.60} {theirs!r:.60}")
         if ours != theirs:

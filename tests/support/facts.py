@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from fsmount.journal import SqliteJournal, open_journal
 from fsmount.model import (  # fmt: skip
     ABSENT,
     Attempt,
+    Base,
     CacheUse,
     Claim,
     Connection,
@@ -17,12 +18,17 @@ from fsmount.model import (  # fmt: skip
     MountIdentity,
     OpId,
     Preconditions,
+    Problem,
     Reason,
+    Record,
     RemotePath,
+    Revision,
     SpoolUse,
+    State,
     Timing,
     Traffic,
     Transfer,
+    provider_of,
 )
 from fsmount.spool import FileSpool
 from tests.support.clock import ManualClock
@@ -49,6 +55,12 @@ class Mounted:
         )
         self.way = Connection(state=ConnectionState.ONLINE, feed=Feed.POLLING, last_contact_at=self.clock.now())
         self.sending: tuple[Transfer, ...] = ()
+        self.told: list[str] = []
+        """The commands that concern the whole mount."""
+        self.pausing = False
+        self.breaking = False
+        self.odd: tuple[Problem, ...] = ()
+        self.configured: dict[str, object] = {"settle": 0.3}
 
     def now(self) -> float:
         return self.clock.now()
@@ -61,6 +73,18 @@ class Mounted:
 
     def transfers(self) -> Sequence[Transfer]:
         return self.sending
+
+    def paused(self) -> bool:
+        return self.pausing
+
+    def refusing(self) -> bool:
+        return self.breaking
+
+    def problems(self) -> Sequence[Problem]:
+        return self.odd
+
+    def settings(self) -> dict[str, object]:
+        return self.configured
 
     def traffic(self) -> Traffic:
         return Traffic(requests=3, bytes_down=10)
@@ -77,6 +101,40 @@ class Mounted:
     def discard(self, op_id: OpId) -> None:
         self.journal.discard(op_id)
 
+    def force(self, op_id: OpId) -> None:
+        self.journal.force(op_id)
+
+    def purge(self, op_id: OpId) -> None:
+        self.journal.purge(op_id)
+
+    def retry_dead(self, provider: str | None) -> int:
+        dead = [record for record in self.journal.records(State.DEAD) if record.malformed is None]
+        chosen = [record for record in dead if provider in (None, provider_of(record.op.path))]
+        return self._each(self.journal.retry, chosen)
+
+    def release_held(self) -> int:
+        return self._each(self.journal.retry, self.journal.records(State.HELD))
+
+    def discard_held(self) -> int:
+        return self._each(self.journal.discard, self.journal.records(State.HELD))
+
+    def refresh(self, path: RemotePath) -> None:
+        self.told.append(f"refresh {path}")
+
+    def pause(self) -> None:
+        self.told.append("pause")
+
+    def resume(self) -> None:
+        self.told.append("resume")
+
+    def flush(self) -> None:
+        self.told.append("flush")
+
+    def _each(self, decide: Callable[[OpId], None], records: list[Record]) -> int:
+        for record in records:
+            decide(record.op.op_id)
+        return len(records)
+
     # gestures
 
     def save(self, path: str, content: bytes = b"hello") -> OpId:
@@ -90,6 +148,11 @@ class Mounted:
         return self.journal.put(
             None, RemotePath(path), ABSENT, body, content_type="text/plain", mtime=self.now(), still_open=False
         )
+
+    def hold(self, path: str) -> OpId:
+        """A delete that the brake holds."""
+        self.journal.delete(RemotePath(path), Base(Revision("r1")), brake=0)
+        return self.journal.op_ids(State.HELD)[-1]
 
     def claim(self, op_id: OpId) -> Claim:
         """The uploader began to send it."""

@@ -162,8 +162,10 @@ def until(true: Callable[[], bool], what: str, seconds: float = 10.0) -> None:
 
 
 def _alive(pid: int) -> bool:
+    """Whether any thread of it is left: the last one closes what the process has open."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        ended = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return not ended or len(os.listdir(f"/proc/{pid}/task")) > 1
     except OSError:
         return False
 

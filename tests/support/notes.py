@@ -5,6 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from fsmount.model import OpId, RemotePath
+from fsmount.ports import Details
 
 
 class Note(Struct, frozen=True):
@@ -12,6 +13,8 @@ class Note(Struct, frozen=True):
     message: str
     path: RemotePath | None
     level: str
+    op: OpId | None = None
+    details: Details | None = None
 
 
 class Notes:
@@ -28,8 +31,9 @@ class Notes:
         op: OpId | None = None,
         path: RemotePath | None = None,
         level: str = "info",
+        details: Details | None = None,
     ) -> None:
-        self.all.append(Note(event, message, path, level))
+        self.all.append(Note(event, message, path, level, op, details))
 
     def of(self, event: str) -> list[Note]:
         return [note for note in self.all if note.event == event]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 from tests.support.mount import Mount, until
@@ -52,3 +53,37 @@ def settled(mount: Mount) -> None:
     """Ends a test on a shared mount: no rule is in force, and what is dead is given up."""
     mount.server.rules("")
     mount.sh("cd $MOUNT/.relay && for op in dead-letter/*.json; do mv $op discarded/; done 2>/dev/null; true")
+
+
+def refuse(mount: Mount, *names: str, below: str = "refused") -> list[Letter]:
+    """Dead letters of files of these names, which the remote refuses until another rule is made."""
+    mount.server.rules(f'PUT /{below}/** 422 {{"message":"no"}}\n')
+    mount.sh(f"mkdir -p $MOUNT/{below}; for n in {' '.join(names)}; do echo mine > $MOUNT/{below}/$n; done")
+    return [letter_of(mount, f"/{below}/{name}") for name in names]
+
+
+def letter_of(mount: Mount, path: str) -> Letter:
+    """The dead letter of a path, waited for."""
+    found: list[Letter] = []
+
+    def there() -> bool:
+        found[:] = [letter for letter in ops(mount, "dead-letter") if letter["path"] == path]
+        return bool(found)
+
+    until(there, f"{path} is a dead letter")
+    return found[0]
+
+
+def ls(mount: Mount, directory: str = "") -> list[str]:
+    """The names in a directory of `.relay`."""
+    return mount.out(f"ls -A $MOUNT/.relay/{directory}").split()
+
+
+def paths(mount: Mount, directory: str) -> set[str]:
+    """The paths of the ops in a directory of `.relay`."""
+    return {op["path"] for op in ops(mount, directory)}
+
+
+def logged(mount: Mount, pattern: str) -> bool:
+    """Whether a line of the log has this regular expression."""
+    return re.search(pattern, mount.log()) is not None

@@ -17,8 +17,8 @@ def save(world: World, path: str, content: str) -> OpId:
     return op_id
 
 
-def remove(world: World, path: str) -> None:
-    world.journal.delete(RemotePath(path), world.shown_base(RemotePath(path)))
+def remove(world: World, path: str, *, brake: int | None = None) -> None:
+    world.journal.delete(RemotePath(path), world.shown_base(RemotePath(path)), brake=brake)
 
 
 def rename(world: World, old: str, new: str) -> None:

@@ -54,6 +54,7 @@ class UploadRig:
     def open(self) -> None:
         """Begins a life of the daemon on whatever lies in the folder."""
         self.journal: SqliteJournal = open_journal(self.folder / "journal.db", self.clock, TIMING)
+        self.journal.tell(self.log)
         self.spool = FileSpool(self.folder / "spool")
         self.overlay = HeardOverlay()
         self.connection = Connection(self.remote, self.clock, self.log)

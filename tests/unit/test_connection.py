@@ -34,6 +34,10 @@ class Rig:
                 await self._changed.wait()
         return trio.current_time() - before
 
+    def told(self) -> list[tuple[str, str | None]]:
+        """What programs read of it: event and state."""
+        return [(note.event, note.details.state) for note in self.log.all if note.details is not None]
+
     def _note(self) -> None:
         changed, self._changed = self._changed, trio.Event()
         changed.set()
@@ -161,6 +165,15 @@ async def test_a_limit_holds_for_all_and_ends_by_itself(autojump_clock: MockCloc
     assert rig.connection.usable
 
 
+async def test_the_end_of_a_limit_is_told_once_with_the_next_answer(autojump_clock: MockClock, rig: Rig) -> None:
+    rig.remote.fail("probe", Refusal(429, retry_after=30))
+    await rig.connection.check()
+    for wait in (10, 21, 1):
+        await trio.sleep(wait)
+        rig.connection.contacted()
+    assert rig.told() == [("connection", "limited"), ("connection", "online")]
+
+
 @pytest.mark.parametrize("status", [403, 404])
 async def test_a_remote_that_refuses_the_probe_is_there(autojump_clock: MockClock, rig: Rig, status: int) -> None:
     rig.remote.fail("probe", Refusal(status))
@@ -181,6 +194,7 @@ async def test_a_refused_credential_is_looked_at_until_it_changes(
     rig.remote.renew()
     assert await rig.until(ConnectionState.ONLINE) < 2.5
     assert [line.level for line in rig.log.of("credential")] == ["warning", "info", "info"]
+    assert [state for event, state in rig.told() if event == "credential"] == ["refused", "changed", "accepted"]
 
 
 async def test_a_refusal_that_was_the_servers_mistake_ends_without_a_new_credential(

@@ -13,7 +13,7 @@ OURS = b"95 28 0:52 / /mnt/my\\040files rw,nosuid - fuse.fsmount relayfile+http:
 def test_a_line_with_escapes_and_no_optional_field() -> None:
     line = parse(OURS)
     assert line == MountLine(
-        mountpoint="/mnt/my files", fstype="fuse.fsmount", source="relayfile+http://h/w", device="0:52"
+        mountpoint="/mnt/my files", fstype="fuse.fsmount", source="relayfile+http://h/w", device="0:52", user=0
     )
     assert line.ours
     assert line.minor == 52

@@ -12,6 +12,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from fsmount import statedir
 from fsmount.errors import MachineLacks, StateError
 from fsmount.statedir import SCHEMA, StateDirectory
 
@@ -179,3 +180,105 @@ def test_a_new_daemon_forgets_the_drain_of_an_old_one(tmp_path: Path) -> None:
     state.ask_drain(99.0)
     state.lock(serving=True)
     assert state.asked_drain() is None
+
+
+ELSEWHERE = """
+import fcntl, sys
+from pathlib import Path
+lock = open(Path(sys.argv[1]) / "lock", "w")
+fcntl.flock(lock, fcntl.LOCK_EX)
+lock.write(sys.argv[2]); lock.flush()
+print("locked", flush=True)
+sys.stdin.read()
+"""
+
+
+@contextmanager
+def a_lock_that_says(path: Path, **said: object) -> Iterator[None]:
+    """Held by a program of this kernel, which says to be somebody else."""
+    own = {"pid": 7, "host": os.uname().nodename, "pidNamespace": os.readlink("/proc/self/ns/pid"), "startedAt": 1000.0}
+    text = msgspec.json.encode(own | said).decode()
+    with subprocess.Popen(
+        [sys.executable, "-c", ELSEWHERE, str(path), text], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "locked\n"
+        yield
+        other.kill()
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"host": "elsewhere"}, "another host or container"),
+        ({"pidNamespace": "pid:[1]"}, "another host or container"),
+        ({"pid": os.getpid()}, f"pid {os.getpid()} "),
+        ({"pid": 2**22 - 1}, f"pid {2**22 - 1} "),
+    ],
+    ids=["host", "namespace", "pid used again", "pid of nobody"],
+)
+def test_a_lock_of_nobody_here_is_broken_only_on_request(tmp_path: Path, said: dict[str, object], words: str) -> None:
+    with a_lock_that_says(tmp_path, **said):
+        with pytest.raises(StateError, match=words) as caught:
+            StateDirectory(tmp_path).lock(patience=0.0)
+        assert "--break-lock" in (caught.value.hint or "")
+        mine = StateDirectory(tmp_path)
+        mine.lock(patience=0.0, break_lock=True)
+        assert mine.holder() is not None
+        with pytest.raises(StateError, match=f"pid {os.getpid()} "):
+            StateDirectory(tmp_path).lock(patience=0.0, break_lock=True)
+        mine.settle()
+        assert sorted(path.name for path in tmp_path.iterdir()) == ["lock"]
+        mine.unlock()
+        assert StateDirectory(tmp_path).holder() is None
+
+
+def test_a_start_that_fails_puts_the_broken_lock_back(tmp_path: Path) -> None:
+    with a_lock_that_says(tmp_path, host="elsewhere"):
+        for _ in range(2):
+            mine = StateDirectory(tmp_path)
+            mine.lock(patience=0.0, break_lock=True)
+            mine.unlock()
+            with pytest.raises(StateError, match="elsewhere"):
+                StateDirectory(tmp_path).lock(patience=0.0)
+            assert sorted(path.name for path in tmp_path.iterdir()) == ["lock"]
+
+
+def test_a_lock_of_a_program_here_is_never_broken(tmp_path: Path) -> None:
+    with another_program_locks(tmp_path) as other, pytest.raises(StateError, match=f"pid {other.pid} "):
+        StateDirectory(tmp_path).lock(patience=0.0, break_lock=True)
+
+
+def test_what_is_left_of_a_holder_elsewhere_is_no_lock(tmp_path: Path) -> None:
+    """On a disk of this host the kernel decides: a container that was killed does not hold up the next one."""
+    with a_lock_that_says(tmp_path, host="elsewhere"):
+        pass
+    StateDirectory(tmp_path).lock(patience=0.0)
+
+
+def test_on_a_disk_of_another_host_what_is_left_counts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statedir, "_is_remote", lambda _: True)
+    with a_lock_that_says(tmp_path, host="elsewhere"):
+        pass
+    with pytest.raises(StateError, match="elsewhere"):
+        StateDirectory(tmp_path).lock(patience=0.0)
+    StateDirectory(tmp_path).lock(patience=0.0, break_lock=True)
+
+
+def test_a_waiter_is_not_fooled_by_a_lock_that_was_replaced(tmp_path: Path) -> None:
+    with a_lock_that_says(tmp_path, host="elsewhere"):
+        waiting = StateDirectory(tmp_path)
+        descriptor = waiting._open_lock()
+        StateDirectory(tmp_path).lock(patience=0.0, break_lock=True)
+    assert not waiting._is_current(descriptor), "the old file is free by now, and nobody's"
+    os.close(descriptor)
+
+
+def test_what_a_failed_start_made_goes_and_what_was_there_stays(tmp_path: Path) -> None:
+    (tmp_path / "own").write_text("")
+    for path in (tmp_path / "a/b/c", tmp_path):
+        state = StateDirectory(path).create()
+        state.lock()
+        state.spool.mkdir()
+        state.abandon()
+        assert [one.name for one in tmp_path.iterdir()] == ["own"]

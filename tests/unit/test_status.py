@@ -4,7 +4,18 @@ from pathlib import Path
 
 import pytest
 
-from fsmount.model import Base, Connection, ConnectionState, MountIdentity, Receipt, RemotePath, Revision
+from fsmount.model import (
+    Base,
+    Connection,
+    ConnectionState,
+    Kind,
+    LocalNode,
+    MountIdentity,
+    Problem,
+    Receipt,
+    RemotePath,
+    Revision,
+)
 from fsmount.status import AtRest, Health, snapshot
 from tests.support.facts import Mounted
 
@@ -33,6 +44,32 @@ def test_a_dead_letter_outweighs_a_waiting_op(mounted: Mounted) -> None:
     mounted.dead("/a/x")
     mounted.save("/a/y")
     assert snapshot(mounted).health is Health.FAILING
+
+
+def test_a_held_delete_waits_for_a_person(mounted: Mounted) -> None:
+    mounted.hold("/a/x")
+    shown = snapshot(mounted)
+    assert (shown.health, shown.queue.held, shown.queue.pending) == (Health.FAILING, 1, 0)
+
+
+def test_uploads_that_all_but_stopped_are_failing_without_a_dead_letter(mounted: Mounted) -> None:
+    mounted.breaking = True
+    assert snapshot(mounted).health is Health.FAILING
+
+
+def test_paused_outweighs_what_fails_and_not_what_cannot_be_sent(mounted: Mounted) -> None:
+    mounted.pausing = True
+    mounted.dead("/a/x")
+    assert snapshot(mounted).health is Health.PAUSED
+    mounted.way = Connection(state=ConnectionState.OFFLINE)
+    assert snapshot(mounted).health is Health.OFFLINE
+
+
+def test_what_only_this_mount_has_and_what_it_does_not_show_are_counted(mounted: Mounted) -> None:
+    mounted.journal.keep(LocalNode(path=RemotePath("/a"), kind=Kind.DIRECTORY))
+    mounted.odd = (Problem(path="/b", why="a file and a directory of one name"),)
+    beside = snapshot(mounted).beside
+    assert (beside.local, beside.problems) == (1, mounted.odd)
 
 
 @pytest.mark.parametrize(
@@ -103,6 +140,12 @@ def test_a_journal_alone_makes_the_snapshot_of_a_stopped_mount(mounted: Mounted)
     assert shown.queue.dead_letter == 1
     assert shown.uptime_seconds is None
     assert shown.cache.bytes is None
+    assert not shown.beside.paused
+
+
+def test_a_journal_alone_remembers_that_a_person_paused(mounted: Mounted) -> None:
+    mounted.journal.keep_setting("paused", "yes")
+    assert snapshot(AtRest(mounted.identity, mounted.journal, mounted.clock)).beside.paused
 
 
 def test_a_delete_waits_without_bytes(mounted: Mounted) -> None:

@@ -3,11 +3,12 @@
 import errno
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fsmount.cli.child import ChildFailed, in_child
+from fsmount.cli.child import Child, ChildFailed, in_child, pieces
 from fsmount.errors import TimedOut
 
 
@@ -45,3 +46,37 @@ def test_one_that_hangs_is_left_behind() -> None:
     assert time.monotonic() - started < 10
     assert caught.value.hint == "look at pid 7"
     assert caught.value.exit_code == 6
+
+
+def test_pieces_come_one_by_one_and_each_has_its_time() -> None:
+    def slowly() -> Iterator[bytes]:
+        for number in range(4):
+            time.sleep(0.15)
+            yield str(number).encode()
+
+    assert list(pieces(slowly, what="w", hint="h", deadline=0.4)) == [b"0", b"1", b"2", b"3"]
+
+
+def test_what_came_before_an_error_is_had() -> None:
+    def failing() -> Iterator[bytes]:
+        yield b"first"
+        raise OSError(errno.ENOTCONN, "gone")
+
+    found = pieces(failing, what="w", hint="h")
+    assert next(found) == b"first"
+    with pytest.raises(OSError, match="gone"):
+        next(found)
+
+
+def test_several_side_by_side_and_what_is_there_is_read_after_the_deadline() -> None:
+    def hang() -> list[bytes]:
+        time.sleep(60)
+        return []
+
+    started = time.monotonic()
+    with Child(hang, what="first", hint="h") as first, Child(lambda: [b"x"], what="second", hint="h") as second:
+        with pytest.raises(TimedOut, match="first"):
+            first.next(started + 0.3)
+        assert second.next(started) == b"x"
+        assert second.next(started) is None
+    assert time.monotonic() - started < 10

@@ -13,7 +13,8 @@ from fsmount import __version__
 
 def fsmount(*argv: str, home: Path, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith("FSMOUNT_")}
-    kept |= {"XDG_STATE_HOME": str(home / "state"), "XDG_CACHE_HOME": str(home / "cache"), **environment}
+    kept |= {"XDG_STATE_HOME": str(home / "state"), "XDG_CACHE_HOME": str(home / "cache")}
+    kept |= {"XDG_CONFIG_HOME": str(home / "config"), **environment}
     return subprocess.run(
         [sys.executable, "-m", "fsmount", *argv],
         env=kept,
@@ -26,8 +27,9 @@ def fsmount(*argv: str, home: Path, **environment: str) -> subprocess.CompletedP
 
 
 COMMANDS = [
-    (), ("mount",), ("umount",), ("wait",), ("serve",), ("try",), ("writeback",),
-    ("writeback", "status"), ("writeback", "show"), ("writeback", "retry"), ("writeback", "discard"),
+    (), ("mount",), ("umount",), ("list",), ("wait",), ("doctor",), ("serve",), ("try",), ("writeback",),
+    ("writeback", "status"), ("writeback", "list"), ("writeback", "show"), ("writeback", "diff"),
+    ("writeback", "retry"), ("writeback", "discard"),
 ]  # fmt: skip
 
 
@@ -53,12 +55,15 @@ def test_without_a_command_it_helps_and_says_that_this_is_no_use(tmp_path: Path)
     ("argv", "says"),
     [
         (("nope",), "No such command 'nope'"),
-        (("list",), "No such command"),
-        (("doctor",), "No such command"),
-        (("writeback", "diff", "op_1"), "No such command"),
-        (("writeback", "status", "--watch"), "No such option"),
+        (("list", "/somewhere"), "unexpected extra argument"),
+        (("writeback", "diff"), "Missing argument 'OP'"),
+        (("writeback", "status", "/a", "/b"), "unexpected extra argument"),
+        (("writeback", "list", "--state", "lost"), "is not one of 'pending', 'sending', 'held'"),
+        (("writeback", "retry", "--all", "/a", "/b"), "one mount at a time, not /a and /b"),
+        (("writeback", "discard", "--all", "--force"), "No such option '--force'"),
+        (("writeback", "status", "/a", "--state-dir", "/b"), "both say which mount"),
         (("mount", "relayfile+http://h/w"), "Missing argument 'MOUNTPOINT'"),
-        (("mount", "--write-through", "relayfile+http://h/w", "/x"), "No such option"),
+        (("mount", "--write-threw", "relayfile+http://h/w", "/x"), "No such option"),
         (("umount",), "say which mount"),
         (("wait", "--timeout", "0"), "more than 0"),
         (("wait", "--timeout", "nan"), "no number of seconds"),
@@ -83,6 +88,12 @@ def test_without_mounts_status_says_so_and_is_0(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "no mounts\n", "")
 
 
+def test_without_mounts_there_are_no_ops_to_list(tmp_path: Path) -> None:
+    done = fsmount("writeback", "list", home=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "no mounts\n", "")
+    assert fsmount("writeback", "list", "--json", home=tmp_path).stdout == "[]\n"
+
+
 def test_without_mounts_status_json_has_the_members_of_a_mount(tmp_path: Path) -> None:
     import json
 
@@ -98,7 +109,8 @@ def test_without_mounts_status_json_has_the_members_of_a_mount(tmp_path: Path) -
     "argv",
     [
         ("umount", "/nowhere"), ("wait", "/nowhere"), ("wait",), ("writeback", "status", "/nowhere"),
-        ("writeback", "show", "op_1"), ("writeback", "retry", "--all"),
+        ("writeback", "show", "op_1"), ("writeback", "retry", "--all"), ("writeback", "diff", "op_1"),
+        ("writeback", "list", "/nowhere"), ("list", "--state-dir", "/nowhere"),
         ("writeback", "status", "--state-dir", "/nowhere"),
     ],
     ids=" ".join,

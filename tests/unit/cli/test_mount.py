@@ -23,6 +23,7 @@ def _own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
     monkeypatch.setattr(mounting, "check_machine", lambda **_asked: None)
     (tmp_path / "m").mkdir()
 
@@ -45,7 +46,13 @@ def test_without_options(tmp_path: Path) -> None:
     assert (config.timeout, config.settle, config.max_settle, config.open_settle) == (30.0, 0.3, 3.0, 5.0)
     assert (config.attr_ttl, config.max_attempts, config.drain) == (5.0, 8, 10.0)
     assert config.keep_discarded == 30 * 86400.0
-    assert config.cache_limit == 10 * 1024**3
+    assert config.cache_limit == config.discard_limit == 10 * 1024**3
+    assert (config.max_deletes, config.write_through, config.hide_relay, config.break_lock) == (
+        100,
+        False,
+        False,
+        False,
+    )
     assert not (tmp_path / "state").exists(), "nothing is made before the mount"
 
 
@@ -54,16 +61,19 @@ def test_with_all_options(tmp_path: Path) -> None:
         tmp_path, "-f", "--debug", "--log", "l", "--name", "work", "--state-dir", "s", "--cache-dir", "c",
         "--token-file", "t", "--timeout", "2", "--attr-ttl", "0", "--settle", "0", "--max-settle", "1",
         "--open-settle", "1.5", "--max-attempts", "3", "--keep-discarded", "0.5", "--drain", "0", "--cache-limit", "1M",
-        "--spool-limit", "2K", "--read-only", "--nonempty", "--allow-other",
+        "--spool-limit", "2K", "--discard-limit", "3K", "--max-deletes", "5",
+        "--read-only", "--write-through", "--hide-relay", "--nonempty", "--allow-other", "--noexec", "--break-lock",
         "--uid", "1", "--gid", "2", "--umask", "077",
     )  # fmt: skip
     here = Path.cwd()
     assert (config.log_file, config.state_dir, config.cache_dir) == (here / "l", here / "s", here / "c")
     assert config.credentials.token_file == here / "t"
     assert (config.timeout, config.attr_ttl, config.keep_discarded, config.drain) == (2.0, 0.0, 43200.0, 0.0)
-    assert (config.max_attempts, config.cache_limit, config.spool_limit) == (3, 1024**2, 2048)
+    assert (config.max_attempts, config.max_deletes) == (3, 5)
+    assert (config.cache_limit, config.spool_limit, config.discard_limit) == (1024**2, 2048, 3072)
     assert (config.uid, config.gid, config.umask) == (1, 2, 0o077)
     assert all((config.foreground, config.debug, config.read_only, config.nonempty, config.allow_other))
+    assert all((config.write_through, config.hide_relay, config.noexec, config.break_lock))
 
 
 def test_the_environment_gives_defaults_and_flags_win(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,7 +135,7 @@ def test_a_mount_point_that_is_no_text(tmp_path: Path) -> None:
         check_mountpoint(os.fsdecode(os.fsencode(tmp_path) + b"/\xff"), nonempty=False)
 
 
-@pytest.mark.parametrize("option", ["--state-dir", "--cache-dir", "--log"])
+@pytest.mark.parametrize("option", ["--state-dir", "--cache-dir", "--log", "--token-file"])
 def test_the_daemon_writes_nothing_into_its_own_mount(tmp_path: Path, option: str) -> None:
     with pytest.raises(UsageError, match=option):
         configured(tmp_path, option, str(tmp_path / "m" / "inside"))

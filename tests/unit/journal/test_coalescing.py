@@ -75,6 +75,18 @@ def test_removing_what_was_moved_from_a_refused_file_does_not_bring_that_one_bac
     assert (world.shows(A), world.shows(B)) == (None, None)
 
 
+def test_moving_away_from_a_refused_file_does_not_bring_that_one_back(world: World) -> None:
+    world.remote.write(A, "old")
+    save(world, B, "refused")
+    refuse(world)
+    rename(world, A, B)
+    rename(world, B, C)
+    assert (world.shows(A), world.shows(B), world.shows(C)) == (None, None, "old")
+    rename(world, C, B)
+    rename(world, B, A)
+    assert (world.shows(A), world.shows(B), queue(world)) == ("old", None, [])
+
+
 def test_created_and_removed_at_once_leaves_nothing(world: World) -> None:
     save(world, A, "one")
     remove(world, A)

@@ -11,7 +11,7 @@ import pytest
 from fsmount.errors import FileError, StateError, VerbRefused
 from fsmount.journal import SCHEMA_VERSION, open_journal
 from fsmount.journal.database import Database
-from fsmount.model import ABSENT, Body, Kind, LocalNode, OpKind, Reason, RemotePath, State
+from fsmount.model import ABSENT, Body, Digest, Kind, LocalNode, OpKind, Reason, RemotePath, State
 from tests.model.world import TIMING, World
 from tests.support.clock import ManualClock
 from tests.support.program import deliver, due, only, queue, save
@@ -142,8 +142,10 @@ def test_a_full_disk_is_told_and_changes_nothing(world: World) -> None:
     before = queue(world)
     told = None
     for number in range(1000):
+        body = Body(size=50, digest=Digest("x" * 50))
+        path = RemotePath(f"/d/{number}")
         try:
-            save(world, f"/d/{number}", "x" * 50)
+            world.journal.put(None, path, ABSENT, body, content_type="", mtime=0.0, still_open=False)
         except FileError as error:
             told = error.errno
             break

@@ -74,28 +74,26 @@ def test_names_that_no_directory_holds_are_left_out() -> None:
         "/d/sub/file",
         "/d/" + "x" * 255,
     ]
-    skipped: list[str] = []
     rows = [TreeEntry(path=path, type="file", revision="r") for path in paths]
-    found = entries(rows, RemotePath("/d"), exact=False, skipped=skipped.append)
+    found, problems = entries(rows, RemotePath("/d"), exact=False)
     assert [entry.path for entry in found] == ["/d/ok", "/d/sub", "/d/" + "x" * 255]
     assert found[1].kind is Kind.DIRECTORY
-    assert skipped == ["", ".", "..", "a\0b", "ä" * 128]
-
-
-def _unheard(name: str) -> None:
-    raise AssertionError(name)
+    names = ["", ".", "..", "a\0b", "ä" * 128]
+    assert [(problem.path, problem.shown_as) for problem in problems] == [(f"/d/{name}", None) for name in names]
+    assert all(problem.why for problem in problems)
 
 
 @pytest.mark.parametrize("order", [1, -1])
 def test_one_entry_for_a_file_and_a_directory_of_one_name(order: int) -> None:
     rows = [TreeEntry(path="/a", type="file", revision="r"), TreeEntry(path="/a", type="dir", revision="dir")][::order]
-    (entry,) = entries(rows, RemotePath("/"), exact=False, skipped=_unheard)
+    (entry,), (problem,) = entries(rows, RemotePath("/"), exact=False)
     assert entry.kind is Kind.FILE
+    assert (problem.path, problem.shown_as) == ("/a", "/a")
 
 
 def test_a_size_that_is_not_exact_is_not_told() -> None:
     row = TreeEntry(path="/a", type="file", revision="r", size=8, byte_size=5)
-    told = [entries([row], RemotePath("/"), exact=exact, skipped=_unheard)[0].size for exact in (True, False)]
+    told = [entries([row], RemotePath("/"), exact=exact)[0][0].size for exact in (True, False)]
     assert told == [5, None]
 
 

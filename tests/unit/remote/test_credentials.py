@@ -104,6 +104,14 @@ async def test_a_refused_command_is_asked_again_after_a_while(autojump_clock: tr
     assert await tokens.token() == "same"
 
 
+async def test_a_person_may_have_a_refused_command_asked_at_once_and_in_a_thread() -> None:
+    tokens, _ = source(Credentials(token_command="echo same"))
+    await tokens.token()
+    assert await tokens.renewed("same") is None
+    assert not await trio.to_thread.run_sync(tokens.changed)
+    assert await trio.to_thread.run_sync(lambda: tokens.changed(asked=True))
+
+
 async def test_a_failing_command_shows_one_line_of_its_complaint() -> None:
     tokens, _ = source(Credentials(token_command=f"echo {SECRET}; printf 'vault is sealed\\nmore\\n' >&2; exit 3"))
     with pytest.raises(Refusal) as caught:

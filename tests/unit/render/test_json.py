@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from fsmount.model import (
     ABSENT,
@@ -15,6 +16,7 @@ from fsmount.model import (
     Op,
     OpId,
     OpKind,
+    Problem,
     Reason,
     Record,
     RemotePath,
@@ -189,8 +191,66 @@ def test_names_of_any_bytes_make_json_that_jq_reads() -> None:
 def test_every_reason_says_what_to_do_in_commands_that_are_there(reason: Reason, body: bool) -> None:
     hint = str(parsed(json.op(a_record(reason=reason, body=body), ROOT))["hint"])
     assert "op_000" in hint or "save" in hint
-    assert not any(absent in hint for absent in ("force", "held", "conflict/", "ctl"))
     assert "{" not in hint
+
+
+@pytest.mark.parametrize(
+    ("reason", "body", "ways"),
+    [
+        (Reason.CONFLICT, True, ("diff .relay/conflict/OP/theirs .relay/conflict/OP/mine", "discarded/", "force/")),
+        (Reason.CONFLICT, False, (".relay/conflict/OP/theirs", "discarded/", "force/")),
+        (Reason.REMOTE_DELETED, True, ("discarded/", "force/")),
+        (Reason.REMOTE_DELETED, False, ("discarded/",)),
+        (Reason.REJECTED, True, ("retry/",)),
+    ],
+)
+def test_theirs_is_taken_by_discarding_and_mine_wins_by_force(
+    reason: Reason, body: bool, ways: tuple[str, ...]
+) -> None:
+    record = a_record(reason=reason, body=body)
+    hint = str(parsed(json.op(record, ROOT))["hint"])
+    for way in ways:
+        wanted = way if " " in way or way.startswith(".") else f"mv .relay/dead-letter/OP.json .relay/{way}"
+        assert wanted.replace("OP", record.op.op_id) in hint
+    assert ("force/" in hint) == ("force/" in ways)
+
+
+def test_a_held_op_says_how_to_let_it_go_and_how_to_undo_it(mounted: Mounted) -> None:
+    op_id = mounted.hold("/github/x")
+    record = mounted.journal.record(op_id)
+    assert record is not None
+    shown = parsed(json.op(record, RemotePath("/github"), mounted.clock))
+    assert shown["state"] == "held"
+    assert "held" in str(shown["message"]) or "delete" in str(shown["message"])
+    for command in (
+        f"mv .relay/held/{op_id}.json .relay/retry/",
+        f"mv .relay/held/{op_id}.json .relay/discarded/",
+        "mv .relay/held/* .relay/retry/",
+        "mv .relay/held/* .relay/discarded/",
+    ):
+        assert command in str(shown["hint"])
+
+
+def test_the_moves_of_one_directory_rename_share_a_group() -> None:
+    record = a_record()
+    shown = parsed(json.op(replace(record, op=replace(record.op, group="g1")), ROOT))
+    assert shown["group"] == "g1"
+
+
+def test_problems_are_a_line_each() -> None:
+    odd = [
+        Problem(path="/a\nb", shown_as="/a\\nb", why="a newline in its name"),
+        Problem(path=b"/c\xff".decode("utf-8", "surrogateescape"), why="found beneath the mount point"),
+    ]
+    lines = json.problems(odd).splitlines()
+    assert [list(parsed(line)) for line in lines] == [["path", "shownAs", "why"]] * 2
+    assert parsed(lines[0])["path"] == "/a\nb"
+    assert parsed(lines[1])["shownAs"] is None
+    assert json.problems([]) == b""
+
+
+def test_the_configuration_is_an_object_of_its_own_names() -> None:
+    assert parsed(json.config({"settle": 0.3, "token_command": "***"})) == {"settle": 0.3, "token_command": "***"}
 
 
 def test_a_path_in_a_command_is_quoted() -> None:
@@ -264,6 +324,15 @@ def test_the_state_words(mounted: Mounted) -> None:
     assert (state_of(mounted)["status"], state_of(mounted)["pendingConflicts"]) == ("conflict", 1)
     mounted.way = Connection(state=ConnectionState.OFFLINE, offline_since=mounted.now())
     assert state_of(mounted)["status"] == "offline"
+
+
+def test_what_waits_for_a_person_is_said_though_uploads_are_paused(mounted: Mounted) -> None:
+    mounted.pausing = True
+    assert state_of(mounted)["status"] == "ready"
+    mounted.hold("/github/x")
+    assert state_of(mounted)["status"] == "writeback-needs-attention"
+    assert state_of(mounted)["outbox"] == {"pending": 0, "needsAttention": 1, "failed": 0, "acked": 0}
+    assert parsed(json.status(snapshot(mounted)))["health"] == "paused"
 
 
 def test_a_mount_that_has_not_met_its_remote_is_syncing(mounted: Mounted) -> None:

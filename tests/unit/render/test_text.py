@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from fsmount.model import Connection, ConnectionState, Reason, RemotePath, Transfer
+from fsmount.eventlog import EVENTS
+from fsmount.model import Connection, ConnectionState, Kind, LocalNode, Problem, Reason, RemotePath, Transfer
 from fsmount.render import readme, text
-from fsmount.status import AtRest, snapshot
+from fsmount.status import AtRest, Health, snapshot
 from tests.support.facts import Mounted
 
 
@@ -59,8 +60,8 @@ def test_without_a_daemon_the_command_line_retries(mounted: Mounted) -> None:
 @pytest.mark.parametrize(
     ("reason", "commands"),
     [
-        (Reason.CONFLICT, ("discarded/", "cp")),
-        (Reason.REMOTE_DELETED, ("discarded/", "cp")),
+        (Reason.CONFLICT, ("/mnt/notes/.relay/conflict/", "discarded/", "force/")),
+        (Reason.REMOTE_DELETED, ("discarded/", "force/")),
         (Reason.INTERRUPTED, ("cp", "discarded/")),
         (Reason.TOO_LARGE, ("discarded/",)),
         (Reason.CORRUPT_SPOOL, ("discarded/",)),
@@ -81,7 +82,8 @@ def test_a_dead_letter_stands_with_the_way_out_of_its_reason(
         assert f"cp /mnt/notes/.relay/content/{op_id} /mnt/notes/a/x" in line
     stopped = replace(mounted.identity, pid=None, started_at=None)
     at_rest = text.status(snapshot(AtRest(stopped, mounted.journal, mounted.clock)))
-    assert ("writeback retry" in at_rest) == ("retry/" in commands)
+    assert ("writeback retry" in at_rest) == ("retry/" in commands or "force/" in commands)
+    assert ("--force" in at_rest) == ("force/" in commands)
     assert "mv " not in at_rest
 
 
@@ -114,8 +116,82 @@ def test_offline_says_since_when_and_when_it_is_tried(mounted: Mounted) -> None:
     assert "(in 8 s)" in shown
 
 
-def test_the_readme_is_one_screen_and_names_nothing_absent() -> None:
-    assert len(readme.README.splitlines()) <= 24
-    assert max(len(line) for line in readme.README.splitlines()) <= 100
-    for absent in ("held", "force", "conflict/", "events", "metrics", "problems", "config.json", "ctl"):
-        assert absent not in readme.README
+def test_held_ops_stand_with_both_ways_out(mounted: Mounted) -> None:
+    mounted.hold("/a/x")
+    mounted.hold("/a/y")
+    shown = text.status(snapshot(mounted))
+    assert "health    failing: 2 ops of a mass delete held" in shown
+    assert "2 held" in shown
+    assert "mv /mnt/notes/.relay/held/* /mnt/notes/.relay/retry/" in shown
+    assert "mv /mnt/notes/.relay/held/* /mnt/notes/.relay/discarded/" in shown
+
+
+def test_more_than_one_command_takes_are_decided_on_through_ctl(mounted: Mounted) -> None:
+    mounted.hold("/a/x")
+    shown = snapshot(mounted)
+    many = replace(shown, queue=replace(shown.queue, held=100_000))
+    assert "echo release held > /mnt/notes/.relay/ctl" in text.status(many)
+    assert "echo discard held > /mnt/notes/.relay/ctl" in text.status(many)
+
+
+def test_paused_says_how_to_go_on(mounted: Mounted) -> None:
+    mounted.pausing = True
+    line = text.status(snapshot(mounted)).splitlines()[1]
+    assert line.startswith("health    paused: ")
+    assert line.endswith("echo resume > /mnt/notes/.relay/ctl")
+
+
+def test_uploads_that_all_but_stopped_say_how_to_go_on(mounted: Mounted) -> None:
+    mounted.breaking = True
+    assert "one op a minute is tried" in text.status(snapshot(mounted))
+    mounted.dead("/a/x")
+    line = text.status(snapshot(mounted)).splitlines()[1]
+    assert "1 dead letter; nothing is tried again by itself; so much was refused" in line
+    assert "echo resume > /mnt/notes/.relay/ctl" in line
+
+
+def test_what_is_only_here_and_what_is_not_shown_take_a_line_each(mounted: Mounted) -> None:
+    mounted.journal.keep(LocalNode(path=RemotePath("/a"), kind=Kind.DIRECTORY))
+    mounted.odd = (Problem(path="/b", why="a file and a directory of one name"),)
+    lines = text.status(snapshot(mounted)).splitlines()
+    assert any(line.startswith("only here 1 entry: ") for line in lines)
+    assert any(line.endswith("see /mnt/notes/.relay/problems") for line in lines)
+
+
+def test_trouble_of_every_kind_still_fits_a_screen(mounted: Mounted) -> None:
+    mounted.hold("/a/held")
+    mounted.dead("/a/1")
+    mounted.dead("/b/1", reason=Reason.CONFLICT)
+    mounted.journal.keep(LocalNode(path=RemotePath("/a"), kind=Kind.DIRECTORY))
+    mounted.odd = (Problem(path="/b", why="a file and a directory of one name"),)
+    assert len(text.status(snapshot(mounted)).splitlines()) <= 24
+
+
+def test_a_subtree_mount_names_its_files_from_its_own_root(tmp_path: Path) -> None:
+    mounted = Mounted(tmp_path, root="/github")
+    op_id = mounted.dead("/github/a/x", reason=Reason.INTERRUPTED)
+    assert f"cp /mnt/notes/.relay/content/{op_id} /mnt/notes/a/x;" in text.status(snapshot(mounted))
+
+
+def test_the_readme_is_one_screen_of_a_terminal() -> None:
+    lines = readme.README.splitlines()
+    assert 24 <= len(lines) <= 40
+    assert max(len(line) for line in lines) <= 80
+    assert readme.README.isascii()
+
+
+@pytest.mark.parametrize(
+    "needed",
+    [
+        "status ", "status.json", "state.json", "metrics", "config.json", "log", "events", "problems", "ctl",
+        "pending/OP.json", "dead-letter/OP.json", "held/OP.json", "discarded/OP.json", "content/OP", "conflict/OP/",
+        ".gitignore", "CACHEDIR.TAG", "mv dead-letter/OP.json retry/", "mv dead-letter/OP.json discarded/",
+        "mv dead-letter/OP.json force/", "mv discarded/OP.json retry/", "mv held/* retry/", "mv held/* discarded/",
+        "retry all", "echo retry github > ctl", "release held", "discard held", "pause", "resume", "flush",
+        "refresh PATH", "purge OP", "EBUSY", "ENOENT", "EPERM", "EINVAL", "EIO", "ETIMEDOUT", "sync .",
+        "getfattr -n user.relay.state", "setfattr -n user.relay.base -v theirs", *EVENTS, *Health,
+    ],
+)  # fmt: skip
+def test_the_readme_tells_everything_that_is_there(needed: str) -> None:
+    if needed != Health.STOPPED:  # then there is no tree to read it in
+        assert needed in readme.README

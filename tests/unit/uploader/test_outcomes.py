@@ -190,8 +190,45 @@ async def test_a_batch_too_large_for_the_remote_is_halved(
         rig.save(f"/{number}", b"x")
     await rig.settled()
     assert len(rig.remote.files) == 4
-    assert rig.remote.batches == [4, 2, 1, 1, 2], "a single file goes alone the second time"
+    assert rig.remote.batches[:3] == [4, 2, 2]
+    assert rig.remote.batches[3:].count(1) >= 2
     assert rig.journal.totals().failed_attempts == 0
+
+
+async def test_a_single_file_whose_batch_is_refused_goes_by_itself(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    rig.remote.fail("put_many", Refusal(400, message="no"), times=99)
+    rig.remote.hold("put")
+    nursery.start_soon(rig.run)
+    op_id = rig.save("/a", b"a")
+    await trio.sleep(5)
+    record = rig.journal.record(op_id)
+    assert record is not None
+    assert (record.attempts, [attempt.status for attempt in record.history]) == (0, [400])
+    rig.remote.faults.clear()
+    assert (rig.remote.calls["put"], rig.remote.calls["put_many"]) == (1, 1)
+
+
+async def test_what_a_batch_was_told_to_wait_for_waits_as_pending(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    rig.remote.fail("put_many", Refusal(503, retry_after=60.0, message="later"))
+    nursery.start_soon(rig.run)
+    ops = [rig.save(f"/{number}", b"x") for number in range(8)]
+    await trio.sleep(10)
+    assert (rig.journal.counts().pending, rig.journal.counts().sending) == (8, 0)
+    for op_id in ops:
+        record = rig.journal.record(op_id)
+        assert record is not None
+        assert (record.attempts, [attempt.status for attempt in record.history]) == (0, [503])
+    rig.save("/other", b"o")
+    await trio.sleep(5)
+    assert rig.remote.content("/other") == b"o", "others need not wait"
+    assert 40 < await rig.settled() < 60
+    assert rig.remote.batches[0] == 8
+    assert max(rig.remote.batches[1:]) <= 4
+    assert len(rig.remote.files) == 9
 
 
 async def test_the_remote_goes_away_in_mid_batch(
@@ -596,10 +633,10 @@ async def test_a_journal_that_fails_for_a_while_leaves_nothing_claimed(
         failures.append(1)
         raise OSError("no space left on device")
 
-    def postpone(claim: Claim, until: float, attempt: Attempt | None, *, charged: bool) -> None:
+    def postpone(claim: Claim, until: float, attempt: Attempt | None, *, charged: bool, shared: bool = False) -> None:
         if len(failures) < 3:
             full()
-        true_postpone(claim, until, attempt, charged=charged)
+        true_postpone(claim, until, attempt, charged=charged, shared=shared)
 
     rig.journal.bury = full  # type: ignore[method-assign]
     rig.journal.postpone = postpone  # type: ignore[method-assign]

@@ -5,85 +5,25 @@ from __future__ import annotations
 import errno
 import itertools
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
-from fsmount.errors import FileError
-from fsmount.eventlog import FileEventLog
-from fsmount.model import Base, Ino, Kind, Receipt, RemotePath, Revision, State
-from fsmount.vfs.control import CONTROL_ROOT, ControlTree
+from fsmount.model import Base, Ino, Kind, Problem, Receipt, RemotePath, Revision, State
+from fsmount.vfs.control import CONTROL_ROOT
 from fsmount.vfs.inodes import CONTROL
-from tests.support.facts import Mounted
+from tests.support.relay import Relay, refused
 
-NAMES = {
+DIRECTORIES = {"pending", "dead-letter", "held", "discarded", "content", "conflict", "retry", "force"}
+FILES = {
     "README", "status", "status.json", "state.json", "log", ".gitignore", "CACHEDIR.TAG",
-    "pending", "dead-letter", "discarded", "content", "retry",
+    "events", "metrics", "config.json", "problems", "ctl",
 }  # fmt: skip
-
-
-class Relay:
-    """A program's view of the tree, by paths."""
-
-    def __init__(self, directory: Path) -> None:
-        self.mounted = Mounted(directory)
-        self.log = FileEventLog(directory / "log", self.mounted.clock, limit=20_000)
-        self.tree = ControlTree(
-            self.mounted, self.mounted, self.mounted.spooled, self.log, self.mounted.clock, uid=1000, gid=1001
-        )
-
-    def ino(self, path: str) -> Ino:
-        ino = CONTROL_ROOT
-        for name in filter(None, path.split("/")):
-            ino = self.tree.lookup(ino, name).ino
-        return ino
-
-    def exists(self, path: str) -> bool:
-        try:
-            self.ino(path)
-        except FileError as error:
-            if error.errno == errno.ENOENT:
-                return False
-            raise
-        return True
-
-    def ls(self, path: str) -> list[str]:
-        return [name for name, _ in self.tree.listdir(self.ino(path))]
-
-    def read(self, path: str) -> bytes:
-        handle = self.tree.open(self.ino(path))
-        try:
-            got = b""
-            while chunk := self.tree.read(handle, len(got), 100):
-                got += chunk
-            return got
-        finally:
-            self.tree.release(handle)
-
-    async def mv(self, source: str, target: str, flags: int = 1) -> None:
-        from_directory, _, name = source.rpartition("/")
-        to_directory, _, new_name = target.rpartition("/")
-        await self.tree.rename(self.ino(from_directory), name, self.ino(to_directory), new_name or name, flags)
-
-
-@pytest.fixture
-def relay(tmp_path: Path) -> Relay:
-    return Relay(tmp_path)
-
-
-@contextmanager
-def refused(code: int) -> Iterator[None]:
-    with pytest.raises(FileError) as raised:
-        yield
-    assert errno.errorcode[raised.value.errno] == errno.errorcode[code]
+NAMES = DIRECTORIES | FILES
 
 
 def test_the_root_lists_what_is_there_and_nothing_else(relay: Relay) -> None:
     assert set(relay.ls("")) == NAMES
-    for absent in ("held", "force", "conflict", "events", "metrics", "problems", "config.json", "ctl", "x"):
-        assert not relay.exists(absent)
+    assert not relay.exists("x")
 
 
 def test_everything_belongs_to_the_mounting_user_and_is_private(relay: Relay) -> None:
@@ -91,10 +31,11 @@ def test_everything_belongs_to_the_mounting_user_and_is_private(relay: Relay) ->
     for name in NAMES:
         attr = relay.tree.lookup(CONTROL_ROOT, name)
         assert (attr.uid, attr.gid) == (1000, 1001)
-        assert attr.mode == (0o700 if attr.kind is Kind.DIRECTORY else 0o400)
+        assert attr.kind is (Kind.DIRECTORY if name in DIRECTORIES else Kind.FILE)
+        assert attr.mode == (0o700 if name in DIRECTORIES else 0o600 if name == "ctl" else 0o400)
         assert attr.ino >= CONTROL
         assert relay.tree.getattr(attr.ino) == attr
-    assert relay.tree.root().nlink == 7
+    assert relay.tree.root().nlink == 2 + len(DIRECTORIES)
 
 
 def test_inode_numbers_are_stable_and_differ(relay: Relay) -> None:
@@ -107,10 +48,11 @@ def test_inode_numbers_are_stable_and_differ(relay: Relay) -> None:
     assert all(CONTROL < ino < 1 << 63 for ino in first)
 
 
-@pytest.mark.parametrize("name", sorted(NAMES - {"pending", "dead-letter", "discarded", "content", "retry"}))
+@pytest.mark.parametrize("name", sorted(FILES))
 def test_the_size_is_that_of_what_is_read(relay: Relay, name: str) -> None:
     relay.log.note("mount")
     relay.mounted.dead("/a/x")
+    relay.mounted.odd = (Problem(path="/a/..", why="no local name"),)
     assert relay.tree.lookup(CONTROL_ROOT, name).size == len(relay.read(name)) > 0
 
 
@@ -423,7 +365,7 @@ def test_a_listing_is_one_moment(relay: Relay) -> None:
 
 
 def test_ops_that_are_gone_are_forgotten(relay: Relay) -> None:
-    relay.tree._forget_above = 8
+    relay.tree._ops._forget_above = 8
     for number in range(40):
         op_id = relay.mounted.save(f"/a/{number}")
         assert relay.exists(f"pending/{op_id}.json")
@@ -432,5 +374,5 @@ def test_ops_that_are_gone_are_forgotten(relay: Relay) -> None:
             Receipt(path=RemotePath(f"/a/{number}"), revision=Revision("r")),
             relay.mounted.answered(),
         )
-        relay.tree._forget_above = min(relay.tree._forget_above, 8)
-    assert len(relay.tree._ops) <= 8
+        relay.tree._ops._forget_above = min(relay.tree._ops._forget_above, 8)
+    assert len(relay.tree._ops._known) <= 8

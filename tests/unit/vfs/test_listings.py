@@ -84,3 +84,40 @@ async def test_a_new_directory_is_asked_for_once_changes_may_have_been_missed(kn
     known.remote.write("/new/theirs", b"x")
     known.listings.expire()
     assert await known.names("/new") == ["ours", "theirs"]
+
+
+async def known_files(known: Known, count: int) -> None:
+    for number in range(count):
+        known.remote.write(f"/many/{number}", b"x")
+    known.listings.expire()
+    assert len(await known.names("/many")) == count
+
+
+@pytest.mark.parametrize(("files", "limit"), [(0, 100), (21, 100), (22, 11), (60, 30), (198, 99), (400, 100)])
+async def test_how_many_deletes_are_too_many(known: Known, files: int, limit: int) -> None:
+    await known_files(known, files)
+    assert known.listings.brake(100) == limit
+
+
+async def test_a_burst_of_deletes_is_measured_by_the_tree_that_it_began_with(known: Known) -> None:
+    await known_files(known, 60)
+    for number in range(40):
+        assert known.listings.brake(100) == 30
+        known.listings.learn(RemotePath(f"/many/{number}"), None)
+        known.clock.advance(1.0)
+    known.clock.advance(60.0)
+    assert known.listings.brake(100) == 100
+    await known_files(known, 62)
+    assert known.listings.brake(100) == 31
+
+
+async def test_when_the_remote_last_confirmed_a_listing(known: Known) -> None:
+    began = known.clock.monotonic()
+    known.clock.advance(100.0)
+    known.listings._connection.contacted()
+    known.clock.advance(3.0)
+    known.listings.renew()
+    listing = known.listings.held(ROOT)
+    assert listing is not None
+    assert listing.confirmed_at == began + 100.0
+    assert listing.expires == began + 108.0

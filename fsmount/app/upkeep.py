@@ -1,0 +1,84 @@
+"""What a daemon tidies up beside its work: bodies that no op needs, discarded ops whose time or room is over.
+
+Invariant: nothing here runs in the transaction that let go of something, and a full disk only puts it off.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+import trio
+
+from fsmount.app.recovery import remove_released
+from fsmount.config import Config
+from fsmount.errors import FileError
+from fsmount.journal import SqliteJournal
+from fsmount.ports import Clock, EventLog
+from fsmount.spool import FileSpool
+
+RETENTION = 3600.0
+"""Seconds between two looks for discarded ops whose time is over."""
+ROOM = 2.0
+"""Seconds between two looks at how much the discarded bodies take."""
+_GATHER = 0.05
+
+
+class Upkeep:
+    """Runs beside the mount; ``config`` may be replaced while it runs."""
+
+    def __init__(self, config: Config, journal: SqliteJournal, spool: FileSpool, clock: Clock, log: EventLog) -> None:
+        self.config = config
+        self._journal = journal
+        self._spool = spool
+        self._clock = clock
+        self._log = log
+        self._changed = trio.Event()
+        self._given_up = -1
+        journal.watch(self._note_change)
+
+    async def run(self) -> None:
+        """For ever."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._sweep)
+            nursery.start_soon(self._retain)
+            nursery.start_soon(self._keep_room)
+
+    def _note_change(self) -> None:
+        changed, self._changed = self._changed, trio.Event()
+        changed.set()
+
+    async def _sweep(self) -> None:
+        """Removes bodies that no op needs any more."""
+        while True:
+            changed = self._changed
+            remove_released(self._journal, self._spool)
+            await changed.wait()
+            await trio.sleep(_GATHER)
+
+    async def _retain(self) -> None:
+        while True:
+            with suppress(FileError):  # a full disk: next time
+                gone = self._journal.purge_discarded(self._clock.now() - self.config.keep_discarded)
+                if gone:
+                    self._log.note("op.purged", f"{gone} discarded ops were older than --keep-discarded")
+            await trio.sleep(RETENTION)
+
+    async def _keep_room(self) -> None:
+        """Discarded bodies have a limit of their own, and take no room from those that are still to be sent."""
+        while True:
+            changed = self._changed
+            with suppress(FileError):
+                self._look_at_discarded()
+            await changed.wait()
+            await trio.sleep(ROOM)
+
+    def _look_at_discarded(self) -> None:
+        totals = self._journal.totals()
+        given_up = totals.discarded + totals.superseded
+        limit = self.config.discard_limit
+        if given_up != self._given_up and limit is not None:
+            gone = self._journal.trim_discarded(limit)
+            if gone:
+                self._log.note("op.purged", f"{gone} superseded ops were beyond --discard-limit")
+        self._given_up = given_up
+        self._spool.set_aside(self._journal.discarded_bytes())

@@ -1,0 +1,55 @@
+"""Deadline and errors of every request, in one place.
+
+Invariant: a handler ends within its deadline, and no exception but FUSEError leaves it, because any other would end the
+daemon.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections.abc import Callable, Coroutine
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
+
+import pyfuse3
+import trio
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Answering(Protocol):
+    """Whose methods are handlers; ``timeout`` in seconds."""
+
+    timeout: float
+
+    def errno_for(self, error: Exception, request: str) -> int: ...
+
+
+A = TypeVar("A", bound=Answering)
+Handler = Callable[Concatenate[A, P], Coroutine[Any, Any, T]]
+
+
+def within(timeouts: float) -> Callable[[Handler[A, P, T]], Handler[A, P, T]]:
+    """A handler that is answered with ETIMEDOUT after so many timeouts."""
+
+    def bounded(method: Handler[A, P, T]) -> Handler[A, P, T]:
+        @functools.wraps(method)
+        async def answer(self: A, /, *args: P.args, **kwargs: P.kwargs) -> T:
+            with trio.move_on_after(self.timeout * timeouts):
+                try:
+                    return await method(self, *args, **kwargs)
+                except pyfuse3.FUSEError:
+                    raise
+                except Exception as error:
+                    raise pyfuse3.FUSEError(self.errno_for(error, method.__name__)) from error
+            raise pyfuse3.FUSEError(errno.ETIMEDOUT)
+
+        return answer
+
+    return bounded
+
+
+def handler(method: Handler[A, P, T]) -> Handler[A, P, T]:
+    """A handler that waits as long as a system call may."""
+    return within(1)(method)

@@ -1,0 +1,74 @@
+"""The service that owns the files."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+
+from fsmount.errors import RemoteError
+from fsmount.model import Base, Capabilities, Change, Chunk, Digest, Entry, Receipt, RemotePath, Revision
+from fsmount.ports.stores import Source
+
+
+class Upload(Struct, frozen=True, kw_only=True):
+    """One file to put: ``key`` makes a repeated request recognisable; it covers op, path, base, digest and redrive."""
+
+    path: RemotePath
+    base: Base
+    source: Source
+    digest: Digest
+    content_type: str
+    """Empty where the name tells nothing: then the bytes decide."""
+    key: str
+
+
+class Remote(Protocol):
+    """The service that owns the files. Every method raises RemoteError's subclasses and nothing else of the network.
+
+    No method retries, save once with a fresh credential after a 401.
+    """
+
+    @property
+    def capabilities(self) -> Capabilities: ...
+
+    async def probe(self) -> None:
+        """One small read with the credential; returns when the remote answers it with 2xx. Learns the capabilities."""
+
+    async def listing(self, directory: RemotePath) -> list[Entry]:
+        """All direct children, however many pages; empty where there is no such directory."""
+
+    async def read(self, path: RemotePath, revision: Revision | None, start: int, length: int) -> Chunk:
+        """At least bytes ``start`` … ``start+length`` as far as they exist, at whatever revision the remote has now.
+
+        A remote without ``ranges`` answers with the whole file. The caller compares the revision with what it wanted.
+        """
+
+    async def put(self, upload: Upload) -> Receipt:
+        """Creates or replaces one file if it still stands at ``upload.base``."""
+
+    async def put_many(self, uploads: Sequence[Upload]) -> list[Receipt | RemoteError]:
+        """The same for several files in one request, each with its own verdict, in the order given.
+
+        Raises only when the request as a whole failed, which is the verdict of no file.
+        """
+
+    async def delete(self, path: RemotePath, base: Base) -> Receipt:
+        """Removes one file if it still stands at ``base``."""
+
+    async def copy_metadata(self, upload: Upload, source: RemotePath, revision: Revision | None) -> Receipt:
+        """As ``put``, carrying over what the remote keeps beside ``source``'s content (permissions, properties)."""
+
+    async def remove_directory(self, path: RemotePath) -> None:
+        """Removes an empty directory; raises Refusal 409 ``not_empty`` where anything lies in it."""
+
+    def changes(self) -> AsyncIterator[Change | None]:
+        """The change feed from now on; ``None`` says that changes may have been missed. Ends by raising RemoteError."""
+        ...
+
+    def credential_changed(self) -> bool:
+        """Reads the credential again; whether it differs from the one that was refused last. Never raises."""
+        ...
+
+    async def aclose(self) -> None: ...

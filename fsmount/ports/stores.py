@@ -1,0 +1,102 @@
+"""Bytes on this disk: the spool of unsent bodies, the cache of remote content."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from fsmount.model import Body, Chunk, Digest, DraftId, RemotePath
+
+
+class Source(Protocol):
+    """Bytes on this disk: a sealed body or a draft. ``read`` is a pread and may return less only at the end."""
+
+    @property
+    def size(self) -> int: ...
+    def read(self, offset: int, size: int) -> bytes: ...
+    def close(self) -> None: ...
+
+
+class Draft(Source, Protocol):
+    """A body that is still being written. Raises OSError (ENOSPC, EDQUOT) from ``write`` and ``truncate`` only."""
+
+    @property
+    def draft_id(self) -> DraftId: ...
+    @property
+    def body(self) -> Body:
+        """Its present length and, if it was written front to back, its digest; costs what came since last time."""
+        ...
+
+    def write(self, offset: int, content: bytes) -> int: ...
+    def truncate(self, size: int) -> None: ...
+    def sync(self) -> None:
+        """fsync of the file and its directory; blocks: call it in a thread."""
+
+
+class Spool(Protocol):
+    """The local bodies of the ops. A sealed body never changes and is named by its digest."""
+
+    def create(self) -> Draft: ...
+    def open_draft(self, draft_id: DraftId) -> Draft:
+        """A draft file that is on disk already (after a crash); raises FileNotFoundError."""
+        ...
+
+    def seal(self, draft_id: DraftId, digest: Digest | None) -> Body:
+        """Makes the draft a body and returns its true size and digest; blocks: call it in a thread when large.
+
+        Given a digest that was reckoned while writing, the file is only renamed. Open handles of the draft read on.
+        """
+        ...
+
+    def open(self, body: Body) -> Source:
+        """The body's bytes, sealed or still a draft; raises FileNotFoundError."""
+        ...
+
+    def verify(self, body: Body) -> bool:
+        """Whether the sealed file has the recorded length and digest; blocks: call it in a thread when large."""
+        ...
+
+    def sync(self, body: Body) -> None:
+        """Makes a body, sealed or still a draft, survive power loss; nothing happens if it is gone. Blocks."""
+
+    def remove(self, body: Body) -> None:
+        """Forgets one body or draft; nothing happens if it is gone."""
+
+    def sweep(self, digests: Iterable[Digest], drafts: Iterable[DraftId]) -> int:
+        """Removes every file that is not named; how many. Only at the start, before anything writes."""
+        ...
+
+    @property
+    def used(self) -> int:
+        """Bytes held, drafts included."""
+        ...
+
+    @property
+    def limit(self) -> int: ...
+
+
+class Cache(Protocol):
+    """Remote content, bounded; losing any of it loses nothing. ``version`` tells one content of a path from another."""
+
+    def read(self, path: RemotePath, version: str, offset: int, size: int) -> bytes | None:
+        """``size`` bytes (fewer at the end of the file), or None where not all of them are held intact."""
+        ...
+
+    def store(self, path: RemotePath, version: str, chunk: Chunk) -> None: ...
+    def total(self, path: RemotePath, version: str) -> int | None:
+        """The exact size of that version if it was ever stored."""
+        ...
+
+    def adopt(self, path: RemotePath, version: str, body: Body, source: Source) -> None:
+        """Keeps what was just acknowledged, so that it is not fetched again."""
+
+    def close(self) -> None: ...
+
+    @property
+    def used(self) -> int: ...
+    @property
+    def limit(self) -> int: ...
+    @property
+    def hits(self) -> int: ...
+    @property
+    def misses(self) -> int: ...
