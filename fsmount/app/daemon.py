@@ -53,6 +53,8 @@ def run(config: Config, ready: Callable[[], None], reload: Callable[[], Config] 
     Raises FsmountError if it cannot be mounted; a first mount that fails leaves nothing behind.
     """
     _allow_descriptors()
+    # Until somebody listens for it, a terminal that closes must not end what is starting.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     state = StateDirectory(config.state_dir)
     cache, registrations = Footprint(config.cache_dir), Footprint(registry.directory())
     known = answered = False

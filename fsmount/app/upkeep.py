@@ -20,6 +20,8 @@ RETENTION = 3600.0
 """Seconds between two looks for discarded ops whose time is over."""
 ROOM = 2.0
 """Seconds between two looks at how much the discarded bodies take."""
+RECOUNT = 60.0
+"""Seconds between two looks where nothing more was given up: some may have been purged, or tried again."""
 _GATHER = 0.05
 
 
@@ -34,6 +36,7 @@ class Upkeep:
         self._log = log
         self._changed = trio.Event()
         self._given_up = -1
+        self._look_again = 0.0
         journal.watch(self._note_change)
 
     async def run(self) -> None:
@@ -73,12 +76,13 @@ class Upkeep:
             await trio.sleep(ROOM)
 
     def _look_at_discarded(self) -> None:
-        totals = self._journal.totals()
-        given_up = totals.discarded + totals.superseded
-        limit = self.config.discard_limit
-        if given_up != self._given_up and limit is not None:
+        totals, now = self._journal.totals(), self._clock.monotonic()
+        given_up, limit = totals.discarded + totals.superseded, self.config.discard_limit
+        if given_up == self._given_up and now < self._look_again:
+            return
+        self._given_up, self._look_again = given_up, now + RECOUNT
+        if limit is not None:
             gone = self._journal.trim_discarded(limit)
             if gone:
                 self._log.note("op.purged", f"{gone} superseded ops were beyond --discard-limit")
-        self._given_up = given_up
         self._spool.set_aside(self._journal.discarded_bytes())

@@ -34,7 +34,7 @@ class Database:
                     f"{path} was written by a newer fsmount (schema {found}, this one knows {SCHEMA_VERSION})",
                     hint="use that version; nothing was changed",
                 )
-            self.connection = sqlite3.connect(path, isolation_level=None, cached_statements=256)
+            self.connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, cached_statements=256)
             self._open(found)
         except sqlite3.Error as error:
             raise _unreadable(path, error) from error

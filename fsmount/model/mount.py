@@ -83,7 +83,7 @@ class SpoolUse(Struct, frozen=True, kw_only=True):
 
 
 class Problem(Struct, frozen=True, kw_only=True, rename="camel"):
-    """Something at the remote, or beneath the mount point, that is not shown as it is; ``shown_as`` None: not at all."""
+    """What is not shown as it is, at the remote or beneath the mount point; ``shown_as`` None: not at all."""
 
     path: str
     shown_as: str | None = None

@@ -14,7 +14,7 @@ import trio
 
 from fsmount.connection import Connection
 from fsmount.errors import RemoteError, Unreachable
-from fsmount.model import ROOT, ConnectionState, Entry, Feed, Kind, RemotePath, is_below, name_of, parent_of
+from fsmount.model import ROOT, ConnectionState, Entry, Feed, Kind, RemotePath, ancestors, is_below, name_of, parent_of
 from fsmount.ports import Clock, Remote
 
 MAX_ENTRIES = 400_000
@@ -196,11 +196,17 @@ class Listings:
     def learn(self, path: RemotePath, entry: Entry | None) -> None:
         """Our own acknowledged change: the file at ``path`` is ``entry`` now, or gone."""
         self.touched(path)
+        for directory in ancestors(path)[1:]:
+            # Directories come and go with what lies in them, and the answer may have been made before.
+            if directory in self._under_way:
+                self._under_way[directory].outdated = True
         self.changes += 1
         if entry is not None:
             self._directory_appears(parent_of(path))
         listing = self._held.get(parent_of(path))
         if listing is None:
+            if entry is None:
+                self._directory_may_vanish(parent_of(path))
             return
         before = listing.entries.pop(name_of(path), None)
         if entry is not None:
@@ -228,6 +234,14 @@ class Listings:
             if absent is None:
                 return
             self._hold(directory, absent)
+            directory = parent_of(directory)
+
+    def _directory_may_vanish(self, directory: RemotePath) -> None:
+        """What is left in it is not known: those who name it, or something above it, are asked again."""
+        while directory != ROOT:
+            above = self._held.get(parent_of(directory))
+            if above is not None and name_of(directory) in above.entries:
+                above.expires = 0.0
             directory = parent_of(directory)
 
     def _directory_vanishes(self, directory: RemotePath, listing: Listing) -> None:

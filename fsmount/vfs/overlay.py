@@ -71,14 +71,17 @@ class Overlay:
     def is_litter(self, path: RemotePath, listing: Listing) -> bool:
         """Whether a file of that name lives on this mount only: an editor's temporary that the remote does not have."""
         name = name_of(path)
-        return name not in listing.entries and any(fnmatchcase(name, pattern) for pattern in self._config.litter)
+        if not any(fnmatchcase(name, pattern) for pattern in self._config.litter):
+            return False
+        entry = listing.entries.get(name)
+        return entry is None or (entry.kind is Kind.DIRECTORY and self.emptied(path))
 
     def _merge(
         self, path: RemotePath, record: Record | None, node: LocalNode | None, entry: Entry | None, *,
         implied: bool | None = None,
     ) -> Shown | None:  # fmt: skip
-        if record is None and _clash(node, entry) is not None:
-            self._clashes.add(path)
+        if node is not None and record is None and _clash(node, entry) is not None:
+            entry = self._clashing(path, node, entry)
         if node is not None and node.kind is Kind.DIRECTORY:
             return self._directory(node, entry)
         if node is not None and node.kind is Kind.FILE and node.body is not None:
@@ -98,6 +101,14 @@ class Overlay:
             return self._directory(node, None)
         return None
 
+    def _clashing(self, path: RemotePath, node: LocalNode, entry: Entry | None) -> Entry | None:
+        """What of the remote is in the way of ``node``: no directory that was emptied here."""
+        directory = entry is not None and entry.kind is Kind.DIRECTORY
+        if directory and node.kind is not Kind.DIRECTORY and self.emptied(path):
+            return None
+        self._clashes.add(path)
+        return entry
+
     def emptied(self, directory: RemotePath) -> bool:
         """Whether everything that the remote still has in a directory was moved or taken away here."""
         listing = self._listings.held(directory)
@@ -112,7 +123,7 @@ class Overlay:
         found = []
         for path in sorted(self._clashes):
             why = _clash(self._ledger.node(path), self._listings.entry(path))
-            if why is None or self._ledger.shown(path) is not None:
+            if why is None or self._ledger.shown(path) is not None or self.emptied(path):
                 self._clashes.discard(path)
             else:
                 found.append(Problem(path=path, shown_as=path, why=why))

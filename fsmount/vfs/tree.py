@@ -83,14 +83,26 @@ class Tree:
         if parent.detached:
             return None
         try:
-            listing, failure = await self.listing(parent), None
-            await self._learn_emptied(self.path(parent), listing, (name,))
+            listing, failure = await self._looked_into(self.path(parent), name), None
         except RemoteError as error:
             listing, failure = NOTHING, error
         shown = self.overlay.look(self.path(parent), name, listing)
         if shown is None and failure is not None:
             raise failure
         return self.bind(parent, name, shown)
+
+    async def _looked_into(self, directory: RemotePath, name: str | None = None) -> Listing:
+        """The listing, with what must be known of the directories in it (or of the one of that name) to show them."""
+        began = self._clock.monotonic()
+        listing = await self.listings.directory(directory)
+        names = list(listing.entries) if name is None else [name]
+        if not any((entry := listing.entries.get(each)) and entry.kind is Kind.DIRECTORY for each in names):
+            return listing
+        await self._learn_emptied(directory, listing, names)
+        if listing.confirmed_at >= began and self.listings.fresh(directory) is None:
+            # Changes of ours arrived meanwhile, and with them directories may have gone: asked once more.
+            listing = await self.listings.directory(directory)
+        return listing
 
     async def _learn_emptied(self, directory: RemotePath, listing: Listing, names: Iterable[str]) -> None:
         """Lists those directories that ops of ours take something from: where nothing is left, they are not shown."""
@@ -174,10 +186,8 @@ class Tree:
 
     async def known_children(self, directory: Node) -> tuple[list[tuple[str, Shown]], RemoteError | None]:
         """The same as far as it is known, and why that is not everything; None where it is. A checkpoint."""
-        path = self.path(directory)
         try:
-            listing, failure = await self.listing(directory), None
-            await self._learn_emptied(path, listing, list(listing.entries))
+            listing, failure = await self._looked_into(self.path(directory)), None
         except RemoteError as error:
             listing, failure = NOTHING, error
         found = dict(self.overlay.names(self.path(directory), listing))

@@ -68,9 +68,10 @@ class ExtendedAttributes:
         return found
 
     def names(self, node: Node) -> list[str]:
-        """Of every attribute that has a value now."""
-        kept = {} if node.detached else self._ledger.xattrs(self._tree.path(node))
-        return sorted(kept.keys() | self._ours(node).keys())
+        """Of what programs set. Ours are found by their names only: who copies a file with its attributes (rsync -X, a
+        backup) would try to set them elsewhere, and fail here.
+        """
+        return [] if node.detached else sorted(self._ledger.xattrs(self._tree.path(node)))
 
     def _ours(self, node: Node) -> dict[str, bytes]:
         if node.detached or node.parent is None:
@@ -123,7 +124,7 @@ class ExtendedAttributes:
         if record is not None and record.op.target == path and record.op.content_type:
             return record.op.content_type
         entry = self._tree.listings.entry(path)
-        return None if entry is None else entry.content_type
+        return None if entry is None else entry.content_type or None
 
     # changing
 

@@ -245,6 +245,7 @@ def test_odd_names_of_others_are_shown(place: Place) -> None:
 def test_what_cannot_be_shown_is_told(place: Place) -> None:
     place.server.put_many({f"{place.path}/d/{name}": name for name in ("x" * 256, "ok")})
     assert place.out("ls d; cat d/ok") == "ok\nok"
+    until(lambda: place.path in place.mount.out("cat $MOUNT/.relay/problems"), "the long name is told of")
     told = [json.loads(line) for line in place.mount.out("cat $MOUNT/.relay/problems").splitlines()]
     here = [problem for problem in told if place.path in problem["path"]]
     assert [(problem["path"], problem["shownAs"]) for problem in here] == [(f"{place.path}/d/{'x' * 256}", None)]

@@ -116,6 +116,30 @@ def test_flush_sends_what_only_settles(tmp_path: Path, relay_server: RelayServer
         assert relay_server.get("/a") == b"now\n"
 
 
+def test_refresh_asks_again_about_a_path_and_all_below_it(tmp_path: Path, relay_server: RelayServer) -> None:
+    relay_server.rules("EVENTS / 403\n")
+    relay_server.put_many({f"/{top}/{file}": "old\n" for top in "ab" for file in ("f", "deep/g")})
+    with Mount(tmp_path, relay_server, "--attr-ttl", "600") as mount:
+        look = "cd $MOUNT && cat a/f a/deep/g b/f b/deep/g && ls a b | wc -l"
+        assert mount.out(look) == "old\n" * 4 + "7\n"
+        relay_server.put_many({f"/{top}/{file}": "new\n" for top in "ab" for file in ("f", "deep/g", "deep/h")})
+        relay_server.delete("/b/f")
+        assert mount.out(look) == "old\n" * 4 + "7\n", "nobody has told"
+        ctl(mount, "refresh a")
+        assert mount.out("cd $MOUNT/a && cat f deep/g && ls deep") == "new\nnew\ng\nh\n"
+        assert mount.out("cd $MOUNT/b && cat f deep/g && ls deep") == "old\nold\ng\n", "of that path alone"
+        ctl(mount, "refresh /")
+        assert mount.out("cd $MOUNT/b && ls . deep && cat deep/g") == ".:\ndeep\n\ndeep:\ng\nh\nnew\n"
+
+
+def test_learning_of_changes_is_told_again_after_a_poll_failed(mount: Mount) -> None:
+    until(lambda: mount.status()["connection"]["feed"] == "polling", "changes are polled")
+    mount.server.rules("EVENTS / 500\n")
+    until(lambda: mount.status()["connection"]["feed"] == "none", "they are not")
+    mount.server.rules("")
+    until(lambda: mount.status()["connection"]["feed"] == "polling", "they are again, though nothing has changed", 15)
+
+
 # SIGHUP
 
 
@@ -203,5 +227,9 @@ def test_what_was_written_beneath_a_dead_mount_is_told(mount: Mount) -> None:
     assert all(problem["shownAs"] is None and "unmount" in problem["why"] for problem in found)
     assert f"{mount.point}/stray.txt" in mount.log()
     assert mount.out("ls $MOUNT") == "work\n"
+    mount.kill()
+    mount.start()
+    again = [json.loads(line) for line in mount.out("cat $MOUNT/.relay/problems").splitlines()]
+    assert again == found, "a dead mount is taken over, and what it covered is told as well"
     mount.umount()
     assert mount.out("cat $MOUNT/stray.txt") == "stray\n"

@@ -105,8 +105,8 @@ except OSError as error:
 """
     )
     with subprocess.Popen(
-        ["timeout", "-s", "KILL", "20", "python3", "-I", "-S", str(file)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True, env=mount.environment,
+        ["timeout", "-s", "KILL", "20", "python3", "-I", "-S", str(file)], stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE, text=True, env=mount.environment,
     ) as program:  # fmt: skip
         until(done.exists, "the file is open and written")
         done.unlink()

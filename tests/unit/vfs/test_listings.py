@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import trio
+import trio.testing
 
 from fsmount.connection import Connection
 from fsmount.model import ROOT, Entry, Feed, Kind, RemotePath, Revision
@@ -121,3 +123,23 @@ async def test_when_the_remote_last_confirmed_a_listing(known: Known) -> None:
     assert listing is not None
     assert listing.confirmed_at == began + 100.0
     assert listing.expires == began + 108.0
+
+
+async def test_a_directory_that_we_emptied_without_having_listed_it_is_asked_for(known: Known) -> None:
+    known.remote.remove("/old/file")
+    known.listings.learn(RemotePath("/old/file"), None)
+    assert await known.names(ROOT) == []
+    assert known.requests == 2
+
+
+async def test_a_listing_under_way_says_nothing_of_a_directory_that_we_emptied_meanwhile(known: Known) -> None:
+    known.listings.expire()
+    gate = known.remote.hold("listing")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(known.names, ROOT)
+        await trio.testing.wait_all_tasks_blocked()
+        known.listings.learn(RemotePath("/old/file"), None)
+        gate.set()
+    known.remote.faults.clear()
+    known.remote.remove("/old/file")
+    assert await known.names(ROOT) == []
