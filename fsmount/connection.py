@@ -113,6 +113,10 @@ class Connection:
 
     # what others have seen
 
+    def heard(self) -> None:
+        """The remote answered something that tells nothing of whether it takes writes: the change feed."""
+        self._last_contact_at = self._clock.now()
+
     def contacted(self) -> None:
         """A valid answer came: who was offline is back. A refused credential is not made good by it."""
         self._last_contact_at = self._clock.now()

@@ -60,3 +60,4 @@ class Following:
 
     def _answered(self) -> None:
         self._connection.feed = Feed.POLLING
+        self._connection.heard()

@@ -5,6 +5,7 @@ Invariant: no thread draws it, because the mount is looked at by forked children
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import TYPE_CHECKING, Self
 
@@ -58,8 +59,8 @@ class Bar:
 
 
 def on_a_terminal() -> bool:
-    """Whether a person sees what is printed, and it can be printed over."""
-    if sys.stdout is None or not sys.stdout.isatty():
+    """Whether a person sees what is printed, and it can and may be printed over."""
+    if sys.stdout is None or not sys.stdout.isatty() or os.environ.get("NO_COLOR"):
         return False
     from rich.console import Console
 

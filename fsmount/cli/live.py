@@ -131,9 +131,9 @@ class LiveQueue:
         """Where the op stands now. What a listing showed stays readable there for a moment, but is not listed again."""
         for _ in range(2):  # because an op may move on while it is looked for
             found = {directory: text for directory in _PLACES if (text := self._text(directory, op_id))}
-            listed = [place for place in found if op_id in _ids(f"{self._relay}/{place}")] if len(found) > 1 else []
-            for directory in listed or found:
-                return directory.encode() + b"\n" + found[directory]
+            for directory, text in found.items():
+                if op_id in _ids(f"{self._relay}/{directory}"):
+                    return directory.encode() + b"\n" + text
         _all_of(f"{self._relay}/status.json")
         return b""
 

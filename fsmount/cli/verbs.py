@@ -93,7 +93,8 @@ def retry(
         return code
     from fsmount.cli.wait import wait_for_ops
 
-    return wait_for_ops(target, [found.op.op_id for found in chosen if isinstance(found, Found)], timeout=None)
+    sizes = {found.op.op_id: found.op.size or 0 for found in chosen if isinstance(found, Found)}
+    return wait_for_ops(target, sizes, timeout=None)
 
 
 @click.command()

@@ -6,7 +6,7 @@ Invariant: it judges the ops that were unsent when it was called, and only those
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -64,8 +64,10 @@ def wait(mount: str | None, timeout: float | None, state_dir: Path | None) -> in
     return wait_for_ops(known(mount, state_dir), None, timeout=timeout)
 
 
-def wait_for_ops(target: Target, ops: Sequence[str] | None, *, timeout: float | None) -> int:
+def wait_for_ops(target: Target, ops: Mapping[str, int] | None, *, timeout: float | None) -> int:
     """Waits for ``ops`` (None: all that are unsent now), says what became of them, and returns the exit code.
+
+    ``ops`` gives the bytes of each, because some may have arrived before the first look.
 
     Raises TimedOut after ``timeout`` seconds, FsmountError where no daemon would deliver them.
     """
@@ -73,15 +75,16 @@ def wait_for_ops(target: Target, ops: Sequence[str] | None, *, timeout: float | 
     with opened(target) as queue:
         before = queue.glance()
         chosen = before.pending if ops is None else list(ops)
+        unsent = before.status.queue.bytes if ops is None else sum(ops.values())
         if not queue.served and chosen:
             raise _nobody(target, before.status.remote, len(chosen))
-        with Bar(len(chosen), before.status.queue.bytes) as bar:
+        with Bar(len(chosen), unsent) as bar:
             outcome = _follow(queue, chosen, None if timeout is None else started + timeout, bar.show)
         _complain_of(queue, target, outcome)
         if outcome.waiting:
             waiting = f"{counted(len(outcome.waiting), 'op')} of {len(chosen)}"
             raise _too_late(target, status_of(queue), waiting, timeout)
-    _summarise(len(chosen), outcome, before.status.queue.bytes, time.monotonic() - started)
+    _summarise(len(chosen), outcome, unsent, time.monotonic() - started)
     _mention_older(before, chosen, target)
     return 0 if outcome.delivered_all else 1
 

@@ -43,7 +43,10 @@ class Brake(Order):
             self._counted.popitem(last=False)
         self._counted.update(dict.fromkeys(deletes, now))
         if len(self._counted) > limit:
-            self._hold(list(self._counted), f"more than {limit} deletes within a minute")
+            self._hold(
+                list(self._counted),
+                f"more than {limit} deletes within a minute (--max-deletes, or half of what is known)",
+            )
 
     def _hold(self, deletes: list[OpId], why: str) -> None:
         held = []

@@ -68,7 +68,7 @@ _WITH_BODY = "fix the file and save it, or: {again}"
 _DEAD_WITH_BODY = {
     Reason.CONFLICT: (
         "it changed on the remote too: diff {versions}/theirs {versions}/mine; take theirs: {give_up};"
-        " yours wins: {force}; merged: save it, then mv the newest op of the file to .relay/force/"
+        " yours wins: {force}; merged: setfattr -n user.relay.base -v theirs {file}, then save it there"
     ),
     Reason.REMOTE_DELETED: "it was deleted on the remote; agree: {give_up}; make it again: {force}",
 }
@@ -81,6 +81,7 @@ _DEAD_WITHOUT_BODY = {
 
 _AGAIN = "{again}"
 _NEXT = {
+    Reason.REJECTED: "fix the file and save it, or: {again}",
     Reason.CONFLICT: "{versions}theirs: {give_up}; yours: {force}",
     Reason.REMOTE_DELETED: "agree: {give_up}; make it again: {force}",
     Reason.FORBIDDEN: "get permission there, then: {again}",

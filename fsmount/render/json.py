@@ -21,7 +21,7 @@ from fsmount.status import Health, LastError, Snapshot
 Members = dict[str, object]
 _ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 _BODY_LIMIT = 1024
-_UNSAFE = re.compile("[\x7f-\x9f\u2028\u2029]|([\ud800-\udfff])")
+_UNSAFE = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]|([\ud800-\udfff])")
 _CODE = re.compile(r"\d{3} ([a-z][a-z0-9_]*)\b")
 
 

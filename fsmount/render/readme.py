@@ -8,7 +8,8 @@ from __future__ import annotations
 README = """\
 .relay/ shows what this mount still has to deliver and what failed, and settles
 it with cat, mv and echo. A change is an op: safe on this disk when close()
-returns, sent soon after. All commands below are given here: cd .relay
+returns, sent soon after. The commands below are given here (cd .relay), hints
+are for the mount's root. fsmount --help: the same, also without a mount.
 
 status       the mount, one screen       pending/OP.json      waits or is sent
 status.json  the same for programs       dead-letter/OP.json  gave up; see hint
@@ -29,12 +30,14 @@ A conflict: look at conflict/OP/theirs and conflict/OP/mine, then
   mv dead-letter/OP.json force/       mine wins (after remote-deleted too)
   setfattr -n user.relay.base -v theirs ../FILE   then save the merged file
 A refused mv: EBUSY being sent, or its path has a newer op; ENOENT gone, mostly
-delivered; EPERM no such verb (nor rm, nor editing). The end of log says why.
+delivered; EPERM no such verb (nor rm, nor editing). See verb.refused in log.
 
   echo retry github > ctl    every dead letter below /github, a "provider"
   other commands: retry all, release held, discard held, pause, resume, flush
   (send now), refresh PATH, purge OP; EINVAL: not a command, see log
-  sync .                     waits: 0 all delivered, EIO one gave up, ETIMEDOUT
+  sync .                     waits for what is queued now: 0 delivered, EIO one
+                             gave up now (older dead letters do not count),
+                             ETIMEDOUT; fsmount wait tells more
   getfattr -n user.relay.state ../FILE   clean draft pending sending dead-letter
                              conflict held local; user.relay.op names its op
   jq -r .health status.json  ok busy; offline, paused (by ctl); failing: settle

@@ -126,11 +126,14 @@ class Arrivals:
     # what the feed reports
 
     def remote_changed(self, change: Change) -> None:
-        """The feed says that a file stands at a revision. What we know already (our own echo) is nothing new."""
+        """The feed says that a file stands at a revision. Our own echo is nothing new; what a listing
+        told before the feed did is only noted.
+        """
         if change.path in self._own and self._own[change.path] == change.revision:
             return
         entry = self._tree.listings.entry(change.path)
         if entry is not None and entry.revision == change.revision:
+            self._note(change)
             return
         record = self._ledger.shown(change.path)
         if record is not None and record.state == "sending":

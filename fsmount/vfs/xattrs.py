@@ -162,11 +162,15 @@ class ExtendedAttributes:
 
     def _accept_theirs(self, node: Node, path: RemotePath, value: bytes) -> None:
         if value != THEIRS:
-            raise FileError(errno.EINVAL, f"{BASE} can be set to {THEIRS.decode()!r} only")
+            raise self._senseless(path, f"{BASE} can be set to {THEIRS.decode()!r} only")
         if not self._ledger.accept_theirs(path):
-            raise FileError(errno.EINVAL, f"{path} has no conflict")
+            raise self._senseless(path, f"{BASE}: there is no conflict whose other version could be accepted")
         self._log.note("conflict.accepted", "the next save replaces the remote's version of the conflict", path=path)
         self._tree.look_again(node)
+
+    def _senseless(self, path: RemotePath, message: str) -> FileError:
+        self._log.note("conflict.refused", message, path=path, level="warning")
+        return FileError(errno.EINVAL, f"{path}: {message}")
 
     def _choose_content_type(self, node: Node, path: RemotePath, value: bytes) -> None:
         """Of what is put from now on, and of what was not tried yet."""

@@ -84,6 +84,35 @@ def test_the_registration_says_which_mount(unmounted: Mount) -> None:
         assert "health" in mount.out(f"cd $MOUNT/github && {shell} writeback status")
 
 
+def test_what_is_said_of_places_owners_and_modes_holds(unmounted: Mount) -> None:
+    owner = ("--uid", str(os.getuid()), "--gid", str(os.getgid()), "--umask", "027")
+    unmounted.options = ("--name", "work", "--debug", "--log", "lines", *owner)
+    with unmounted as mount:
+        log = mount.folder / "lines"
+        assert mount.out("stat -c '%u %g %a' $MOUNT/github") == f"{os.getuid()} {os.getgid()} 750\n"
+        assert mount.out("stat -c %a $MOUNT/github/issues/7.json") == "640\n"
+        until(lambda: " debug " in log.read_text(), "every operation is logged")
+        assert not (mount.state / "log").exists()
+        assert (mount.folder / "cache/cache.db").exists()
+        assert not (mount.folder / "xdg-cache").exists()
+
+
+def test_two_mounts_of_one_name_are_told_apart_by_their_place(unmounted: Mount) -> None:
+    unmounted.options = ("--name", "work")
+    elsewhere = unmounted.folder / "elsewhere"
+    elsewhere.mkdir()
+    with unmounted as mount:
+        more = ("--name", "work", "--state-dir", str(mount.folder / "other"), "--cache-dir", str(mount.folder / "kept"))
+        assert mounting(mount, *more, point=elsewhere).returncode == 0
+        try:
+            done = mount.fsmount("writeback", "status", "work")
+            assert (done.returncode, str(mount.point) in done.stderr, str(elsewhere) in done.stderr) == (2, True, True)
+            done = mount.fsmount("writeback", "status", str(elsewhere))
+            assert (done.returncode, done.stdout.splitlines()[0]) == (0, f"{mount.remote} at {elsewhere}")
+        finally:
+            assert mount.fsmount("umount", str(elsewhere)).returncode == 0
+
+
 def test_a_second_mount_is_told_who_has_it(unmounted: Mount) -> None:
     with unmounted as mount:
         again = mounting(mount)

@@ -298,6 +298,21 @@ def test_watching_on_a_terminal_draws_over(mount: Mount) -> None:
         assert process.wait(10) == 130
 
 
+def test_no_color_means_plain_on_a_terminal_too(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(mount.environment, "NO_COLOR", "1")
+    mount.server.rules("PUT /plain delay=1s\n")
+    mount.sh("echo a > $MOUNT/plain")
+    with running(mount, "writeback", "status", "--watch", terminal=True) as (_, reader):
+        seen = read_until(reader, b"queue     0 pending, 1 sending")
+        seen = read_until(reader, b"queue     0 pending, 0 sending", seen)
+    mount.sh("echo b > $MOUNT/plain")
+    with running(mount, "wait", terminal=True) as (process, reader):
+        seen += read_until(reader, b"delivered 1 op")
+        assert process.wait(10) == 0
+    mount.server.rules("")
+    assert b"\x1b" not in seen
+
+
 def test_watching_goes_on_while_the_daemon_is_silent_or_gone(own: Mount) -> None:
     with running(own, "writeback", "status", "--watch") as (process, reader):
         seen = read_until(reader, b"health    ok")

@@ -115,6 +115,16 @@ def test_by_provider(mount: Mount) -> None:
     assert len(dead(mount)) == 1
 
 
+def test_what_was_delivered_is_told_with_its_bytes_and_is_gone(mount: Mount) -> None:
+    ops = refused(mount, "a.json", "b.json")
+    mount.server.rules("")
+    done = mount.fsmount("writeback", "retry", "--op-id", *ops, "--wait")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "delivered 2 ops, 14 B in " in done.stdout
+    for op in ops:
+        assert mount.fsmount("writeback", "show", op).returncode == 3
+
+
 def test_by_a_provider_that_has_none(mount: Mount) -> None:
     refused(mount, "a.json")
     done = mount.fsmount("writeback", "retry", "--provider", "nope", "--wait")
@@ -231,7 +241,8 @@ def test_a_daemon_that_dies_ends_the_waiting(mount: Mount) -> None:
     with subprocess.Popen(
         [*FSMOUNT, "wait"], env=mount.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as process:
-        until(lambda: bool(mount.server.requests()), "the server is asked")
+        # An op that is being sent was closed for good: it is not taken for half a file after the crash.
+        until(lambda: mount.ops("pending")[0]["state"] == "sending", "the server is asked")
         mount.kill()
         _, said = process.communicate(timeout=30)
     assert process.returncode == 1

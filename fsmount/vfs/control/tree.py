@@ -77,6 +77,7 @@ class ControlTree:
         self.hidden = config.hide_relay
         self._journal = facts.journal
         self._clock = clock
+        self._log = log
         self._deliveries = deliveries
         self._owner = Owner(config.uid, config.gid)
         self._renderings = Renderings(facts, clock)
@@ -230,6 +231,8 @@ class ControlTree:
         named = self._ops.known(ino)
         name = fixed_name(ino) or (".relay" if named is None else named.name)
         message = f"{operation} {name}: .relay changes only by mv of an op to retry/, force/ or discarded/, and by ctl"
+        if operation == "rename":
+            self._log.note("verb.refused", message, level="warning")
         return FileError(errno.EPERM, message)
 
     # names

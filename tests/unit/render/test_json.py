@@ -183,6 +183,7 @@ def test_names_of_any_bytes_make_json_that_jq_reads() -> None:
     rendered.decode("utf-8")
     assert not [byte for byte in rendered if byte < 32 and byte != 10]
     assert b"\xc2\x9b" not in rendered
+    assert "\u202e" not in json.encode({"path": "txt.\u202eexe"}).decode()
     subprocess.run(["python3", "-m", "json.tool"], input=rendered, check=True, capture_output=True, timeout=20)
 
 
