@@ -46,7 +46,7 @@ _FIXED = (
 @click.argument("remote", metavar="REMOTE")
 @click.argument("mountpoint", metavar="MOUNTPOINT")
 @click.option("-f", "--foreground", is_flag=True, help="Stay in the foreground, until Ctrl-C.")
-@click.option("--debug", is_flag=True, help="Log every operation, and show tracebacks.")
+@click.option("--debug", is_flag=True, help="Log every attempt and every change elsewhere too, and tracebacks.")
 @click.option(
     "-o",
     "mount_options",

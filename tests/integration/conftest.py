@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from tests.support.bench import Bench
-from tests.support.server import serving
+from tests.support.server import RelayServer, serving
 
 
 @pytest.fixture(scope="session")
@@ -16,6 +17,15 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
     folder = tmp_path_factory.mktemp("tools")
     with serving(folder / "relay") as server, Bench(folder, server) as mounted:
         yield mounted
+
+
+@pytest.fixture
+def token(tmp_path: Path, relay_server: RelayServer) -> Path:
+    """A credential file of the test's own, to be rotated."""
+    file = tmp_path / "token"
+    file.write_text(f"{relay_server.token}\n")
+    file.chmod(0o600)
+    return file
 
 
 @pytest.fixture

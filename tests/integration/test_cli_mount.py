@@ -91,7 +91,8 @@ def test_what_is_said_of_places_owners_and_modes_holds(unmounted: Mount) -> None
         log = mount.folder / "lines"
         assert mount.out("stat -c '%u %g %a' $MOUNT/github") == f"{os.getuid()} {os.getgid()} 750\n"
         assert mount.out("stat -c %a $MOUNT/github/issues/7.json") == "640\n"
-        until(lambda: " debug " in log.read_text(), "every operation is logged")
+        mount.sh("echo new > $MOUNT/github/issues/7.json")
+        until(lambda: " debug op.sending " in log.read_text(), "the attempt is logged")
         assert not (mount.state / "log").exists()
         assert (mount.folder / "cache/cache.db").exists()
         assert not (mount.folder / "xdg-cache").exists()

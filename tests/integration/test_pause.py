@@ -19,14 +19,6 @@ pytestmark = pytest.mark.mount
 
 
 @pytest.fixture
-def token(tmp_path: Path, relay_server: RelayServer) -> Path:
-    file = tmp_path / "token"
-    file.write_text(f"{relay_server.token}\n")
-    file.chmod(0o600)
-    return file
-
-
-@pytest.fixture
 def mount(tmp_path: Path, relay_server: RelayServer, token: Path) -> Iterator[Mount]:
     relay_server.put("/work/f.txt", "old\n")
     with Mount(tmp_path, relay_server, "--timeout", "5", "--drain", "2", "--token-file", str(token)) as mounted:

@@ -15,7 +15,7 @@ from trio.testing import MockClock
 from fsmount.app.beneath import MOST, names_beneath, problems_beneath
 from fsmount.app.commands import Decisions
 from fsmount.app.settings import settings
-from fsmount.app.upkeep import Upkeep
+from fsmount.app.upkeep import RETENTION, Upkeep
 from fsmount.config import Config, Credentials, parse_remote
 from fsmount.errors import Refusal
 from fsmount.model import ABSENT, OpId, RemotePath, State
@@ -144,6 +144,26 @@ async def test_discarded_bodies_beyond_their_limit_go_the_oldest_first(
     assert {record.op.path for record in rig.journal.records(State.DISCARDED)} == {"/3", "/4"}
     bodies = [file for file in (tmp_path / "spool/bodies").rglob("*") if file.is_file()]
     assert len(bodies) == 2, "their bytes are gone with them"
+    assert rig.log.of("op.purged")
+
+
+async def test_discarded_ops_are_kept_as_long_as_asked_and_no_longer(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery, tmp_path: Path
+) -> None:
+    def discarded() -> set[RemotePath]:
+        return {record.op.path for record in rig.journal.records(State.DISCARDED)}
+
+    upkeep = Upkeep(config(tmp_path, keep_discarded=RETENTION), rig.journal, rig.spool, rig.clock, rig.log)
+    ops = await refused(rig, nursery, "/1", "/2")
+    nursery.start_soon(upkeep.run)
+    rig.journal.discard(ops[0])
+    await trio.sleep(1.5 * RETENTION)
+    assert discarded() == {"/1"}, "it was younger than that when last looked at"
+    rig.journal.discard(ops[1])
+    await trio.sleep(0.6 * RETENTION)
+    assert discarded() == {"/2"}
+    bodies = [file for file in (tmp_path / "spool/bodies").rglob("*") if file.is_file()]
+    assert len(bodies) == 1, "its bytes are gone with it"
     assert rig.log.of("op.purged")
 
 
