@@ -100,6 +100,7 @@ _STANDSTILL = {
     "auth": ("the remote refuses the credential", "replace the token file; a new one is tried at once"),
     "offline": ("the remote cannot be reached", "the writes are kept and sent when it answers"),
     "limited": ("the remote asks to wait", "the writes are kept and sent then"),
+    "paused": ("a person paused uploads", "echo resume > .relay/ctl there lets them go on"),
     "failing": ("there are dead letters", "what each needs is told there"),
 }
 

@@ -290,11 +290,9 @@ class Operations(Beside):
 
     @handler
     async def flush(self, fh: int) -> None:
-        if fh >= CONTROL:
-            self._control.flush(fh - CONTROL)
-            return
-        await self._files.flush(fh)
-        self._control.changed()
+        if fh < CONTROL:
+            await self._files.flush(fh)
+            self._control.changed()
 
     @handler
     async def fsync(self, fh: int, datasync: bool) -> None:

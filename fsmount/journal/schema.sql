@@ -23,7 +23,7 @@ CREATE TABLE op (
     redrives INTEGER NOT NULL DEFAULT 0,
     grp TEXT,                           -- shared by the moves of one directory rename
     released INTEGER NOT NULL DEFAULT 0, -- a person let it go: the brake has no say in it any more
-    forced INTEGER NOT NULL DEFAULT 0,  -- a person said that it wins over theirs
+    forced INTEGER NOT NULL DEFAULT 0,  -- a person said that it wins over theirs; one more with each claim since
     lease INTEGER NOT NULL DEFAULT 0,
     open INTEGER NOT NULL DEFAULT 0,
     not_before REAL NOT NULL DEFAULT 0, -- monotonic clock of the running daemon

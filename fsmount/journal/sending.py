@@ -30,6 +30,9 @@ from fsmount.model import (
     content_type_of,
 )  # fmt: skip
 
+_CLAIMED_ONCE = 2
+"""``op.forced`` is 1 when a person says so, and one more with each claim."""
+
 
 class Sending(Part):
     """What a claim goes through until it is acknowledged, postponed or a dead letter."""
@@ -47,7 +50,7 @@ class Sending(Part):
 
     def _claimed(self, record: Record, lease: int, budget_start: int) -> Claim:
         self._db.run(
-            "UPDATE op SET state = ?, attempted = 1, lease = ? WHERE seq = ?",
+            "UPDATE op SET state = ?, attempted = 1, lease = ?, forced = forced + (forced > 0) WHERE seq = ?",
             lifecycle.after(record.state, Event.CLAIM), lease + 1, record.op.seq,
         )  # fmt: skip
         return Claim(
@@ -95,10 +98,7 @@ class Sending(Part):
             arrived = op.target_base if op.step else _arrived(op, receipt)
             self._advance(op.target, op.seq, arrived)
             self._note_made(op)
-            self._db.run(
-                "UPDATE node SET mtime_revision = ? WHERE path = ? AND mtime_revision IS NULL",
-                arrived.revision, op.target,
-            )  # fmt: skip
+            self._keep_mtime(op, arrived)
 
     def _note_made(self, op: Op) -> None:
         """A file that was nowhere before is this mount's own, under whatever name it has here by now."""
@@ -109,6 +109,16 @@ class Sending(Part):
                 op.target, op.seq, self._clock.now(),
             )  # fmt: skip
 
+    def _keep_mtime(self, op: Op, arrived: Base) -> None:
+        """What programs saw as the file's time holds for what we sent, under whatever name it has here by now."""
+        self._db.run(
+            "WITH RECURSIVE name (path, seq) AS (VALUES (?2, ?3) UNION SELECT op.to_path, op.seq FROM name"
+            " JOIN op ON op.path = name.path AND op.seq > name.seq WHERE op.to_path IS NOT NULL)"
+            " UPDATE node SET mtime_revision = ?1 WHERE path IN (SELECT path FROM name)"
+            " AND (mtime_revision IS NULL OR mtime_revision = ?4)",
+            arrived.revision, op.target, op.seq, op.base.revision,
+        )  # fmt: skip
+
     def _keep_replaced(self, record: Record) -> None:
         """The bytes that a forced op replaced are a discarded record of their own."""
         op, theirs = record.op, record.theirs
@@ -117,6 +127,17 @@ class Sending(Part):
         carried = op.kind is OpKind.MOVE and op.step == 0 and op.body is None and op.base == theirs.base
         if not carried:
             self._keep(conflict_name(op), theirs, f"what {op.op_id} replaced when it was forced", op.op_id)
+
+    def _keep_perhaps_replaced(self, record: Record, found: Theirs | None) -> None:
+        """A forced op that was claimed before this time may have arrived, its answer lost: what it was to replace may
+        be nowhere else by now. ``found`` is what stands there instead.
+        """
+        theirs, op = record.theirs, record.op
+        row = self._row(op.op_id)
+        if theirs is None or row is None or row["forced"] <= _CLAIMED_ONCE:
+            return
+        if found is None or not theirs.base.like(found.base):
+            self._keep(conflict_name(op), theirs, f"what {op.op_id} may have replaced when it was forced", op.op_id)
 
     def _keep(self, path: RemotePath, theirs: Theirs, message: str, by: OpId) -> None:
         if theirs.body is None:
@@ -160,7 +181,7 @@ class Sending(Part):
             ):  # fmt: skip
                 record = record_of(row)
                 theirs = record.theirs
-                if theirs is not None and not theirs.base.absent and theirs.base.revision == op.base_of(path).revision:
+                if theirs is not None and theirs.base.like(op.base_of(path)):
                     self._keep(path, theirs, f"what {op.op_id} replaced", op.op_id)
                 self._discard(record, f"superseded by {op.op_id}", event=Event.SUPERSEDE, by=op.op_id)
                 gone.append(record.op.op_id)
@@ -181,6 +202,7 @@ class Sending(Part):
                 arrived.revision, arrived.digest, op.seq,
             )  # fmt: skip
             self._advance(op.target, op.seq, arrived)
+            self._keep_mtime(op, arrived)
             return self._renewed(claim)
 
     def postpone(
@@ -223,6 +245,7 @@ class Sending(Part):
             if reason is Reason.CONFLICT:
                 self._replace_older_conflicts(record.op)
             if theirs is not None or reason in FORCEABLE:
+                self._keep_perhaps_replaced(record, theirs)
                 self._keep_on_row(record, theirs)
                 self._db.run(
                     "UPDATE op SET forced = 0, theirs_path = ? WHERE seq = ?",

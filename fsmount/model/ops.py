@@ -24,6 +24,12 @@ class Base(Struct, frozen=True):
         """Whether the file did not exist."""
         return self.revision is None
 
+    def like(self, other: Base) -> bool:
+        """Whether both are there and are one revision, or hold the same bytes."""
+        if self.absent or other.absent:
+            return False
+        return self.revision == other.revision or (self.digest is not None and self.digest == other.digest)
+
 
 ABSENT = Base()
 

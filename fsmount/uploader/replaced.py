@@ -62,6 +62,6 @@ def _unkept(claim: Claim) -> tuple[RemotePath, Base] | None:
         return None
     for name in (op.target, op.path):
         carried = op.kind is OpKind.MOVE and name == op.path and op.body is None
-        if not carried and op.base_of(name).revision == theirs.base.revision:
-            return name, theirs.base
+        if not carried and op.base_of(name).like(theirs.base):
+            return name, op.base_of(name)
     return None

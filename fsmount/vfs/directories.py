@@ -15,8 +15,9 @@ from msgspec import Struct
 from msgspec.structs import replace
 
 from fsmount.errors import FileError, RemoteError
-from fsmount.model import ABSENT, Base, Kind, LocalNode, RemotePath, is_below, join, name_of, parent_of
+from fsmount.model import ABSENT, Base, Kind, RemotePath, is_below, join, name_of, parent_of
 from fsmount.vfs.inodes import Node
+from fsmount.vfs.keeping import keep_directory, keep_mtime
 from fsmount.vfs.listings import NOTHING, Listing
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import Shown
@@ -129,7 +130,7 @@ class Directories:
     def _readdress(self, old: RemotePath, new: RemotePath, below: Iterable[Below]) -> None:
         """First what only this mount keeps, of files too; then an op for each file that the remote has or will have."""
         group = f"grp_{secrets.token_hex(13)}"
-        self._keep_directory(parent_of(old))
+        keep_directory(self._ledger, self._tree.root_path, parent_of(old))
         self._ledger.rename_nodes(old, new)
         self._ledger.cancel_rmdir(new)
         for found in below:
@@ -138,6 +139,7 @@ class Directories:
                 self._ledger.cancel_rmdir(path)
             elif not found.shown.local:
                 self._ledger.rename(found.path, path, found.shown.base, ABSENT, group=group)
+                keep_mtime(self._ledger, path, found.shown)
 
     def _drafts(self, top: Node, old: RemotePath, new: RemotePath) -> list[tuple[Node, RemotePath, Base]]:
         """The open drafts below that no op has, each with its new path and the base that it gets there."""
@@ -158,19 +160,13 @@ class Directories:
                 if node.shown is not None and not node.draft.local:
                     node.shown = replace(node.shown, base=base)
 
-    def _keep_directory(self, path: RemotePath) -> None:
-        """Stays when the last thing in it goes, although the remote forgets it: a program removes it if it wants to."""
-        node = self._ledger.node(path)
-        if path != self._tree.root_path and (node is None or node.kind is None):
-            self._ledger.keep(replace(node or LocalNode(path=path), kind=Kind.DIRECTORY))
-
     def _keep_directories(self, old: RemotePath, new: RemotePath, below: Iterable[Below]) -> None:
         """Those of which nobody else knows under their new name: nothing that is sent lies in them."""
         inner = (_moved(found.path, old, new) for found in below if found.shown.kind is Kind.DIRECTORY)
         for path in (new, *inner):
             held = self._tree.listings.held(parent_of(path)) or NOTHING
             if self._tree.overlay.look(parent_of(path), name_of(path), held) is None:
-                self._keep_directory(path)
+                keep_directory(self._ledger, self._tree.root_path, path)
 
     # the nodes
 

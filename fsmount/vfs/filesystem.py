@@ -108,6 +108,7 @@ class Filesystem:
         self._ledger.cancel_rmdir(path)
         node = self.tree.inodes.node(parent, name, Kind.DIRECTORY)
         node.shown = Shown(kind=Kind.DIRECTORY, size=0, mode=mode, uid=uid, gid=gid, mtime=self._clock.now())
+        self._renames.keep_directory(self.tree.path(parent))
         self._ledger.keep(
             LocalNode(path=path, kind=Kind.DIRECTORY, mode=mode, uid=uid, gid=gid, mtime=node.shown.mtime)
         )
@@ -127,10 +128,9 @@ class Filesystem:
             kind=Kind.SYMLINK, size=len(target), mode=0o777, uid=uid, gid=gid, mtime=now, local=True, target=target
         )
         with self._ledger.transaction():
+            self._renames.keep_directory(self.tree.path(parent))
             self._ledger.forget(path)
-            self._ledger.keep(
-                LocalNode(path=path, kind=Kind.SYMLINK, mode=0o777, uid=uid, gid=gid, mtime=now, target=target)
-            )
+            self._ledger.keep(LocalNode(path=path, kind=Kind.SYMLINK, uid=uid, gid=gid, mtime=now, target=target))
         self._touch_parent(parent)
         return node
 
@@ -165,6 +165,7 @@ class Filesystem:
         if await self.tree.children(node):
             raise FileError(errno.ENOTEMPTY, name)
         path = self.tree.path(node)
+        self._renames.keep_directory(self.tree.path(parent))
         self._ledger.forget(path)
         if self.listings.entry(path) is not None or self._ledger.shown_below(path):
             self._ledger.rmdir(path)

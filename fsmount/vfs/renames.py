@@ -19,6 +19,7 @@ from fsmount.ports import Clock, EventLog, Spool
 from fsmount.vfs.copying import copy
 from fsmount.vfs.files import Files
 from fsmount.vfs.inodes import Node
+from fsmount.vfs.keeping import keep_directory, keep_mtime
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import AtRemote, Unsent
 from fsmount.vfs.tree import Tree
@@ -45,21 +46,17 @@ class Renames:
         """``brake``: the delete counts towards so many within a minute."""
         path, shown, local = self._tree.path(node), node.shown, self._tree.is_local(node)
         self._files.unlink(node)
+        self.keep_directory(parent_of(path))
         if local:
             self._ledger.forget(path)
         else:
-            self.keep_directory(parent_of(path))
             self._ledger.delete(path, shown.base if shown is not None else ABSENT, settle=settle, brake=brake)
         self._tree.listings.touched(path)
         self._tree.inodes.detach(node)
 
     def keep_directory(self, path: RemotePath) -> None:
-        """A directory stays when its last file goes, although the remote forgets it: a program removes it when it wants
-        to.
-        """
-        node = self._ledger.node(path)
-        if path != self._config.remote.root and (node is None or node.kind is None):
-            self._ledger.keep(replace(node or LocalNode(path=path), kind=Kind.DIRECTORY))
+        """See ``keeping.keep_directory``."""
+        keep_directory(self._ledger, self._config.remote.root, path)
 
     # links and files
 
@@ -73,6 +70,7 @@ class Renames:
             self._log.note("rename.refused", f"{message}; remove {new} first", path=new, level="warning")
             raise FileError(errno.EPERM, message)
         with self._ledger.transaction():
+            self.keep_directory(parent_of(old))
             if target is not None:
                 self.remove(target)
             self._ledger.rename_nodes(old, new)
@@ -98,6 +96,7 @@ class Renames:
                 self._spool.remove(body)
             raise FileError(errno.ESTALE, f"{new}: changed elsewhere while it was renamed")
         with self._ledger.transaction():
+            self.keep_directory(parent_of(self._tree.path(node)))
             if body is not None:
                 self._to_litter(node, target, parent, name, body)
             elif local and becomes_local:
@@ -124,10 +123,10 @@ class Renames:
 
     def _readdress(self, node: Node, target: Node | None, parent: Node, name: str) -> None:
         old, new = self._tree.path(node), join(self._tree.path(parent), name)
-        self.keep_directory(parent_of(old))
         base = self._replace(target)
         inherited = self._ledger.inherited(new)
         self._ledger.rename(old, new, node.shown.base if node.shown is not None else ABSENT, base)
+        keep_mtime(self._ledger, new, node.shown)
         draft = node.draft
         if draft is not None and not draft.journalled:
             self._ledger.move_draft(draft.draft.draft_id, new, base if inherited is None else inherited)

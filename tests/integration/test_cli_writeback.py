@@ -207,6 +207,15 @@ def test_waiting_has_an_end(mount: Mount) -> None:
     )
 
 
+def test_waiting_in_vain_while_paused_says_what_lets_it_go_on(mount: Mount) -> None:
+    mount.sh("echo pause > $MOUNT/.relay/ctl; echo a > $MOUNT/github/paused.txt")
+    done = mount.fsmount("wait", "--timeout", "1")
+    mount.sh("echo resume > $MOUNT/.relay/ctl")
+    assert done.returncode == 6
+    assert "a person paused uploads" in done.stderr
+    assert "echo resume > .relay/ctl" in done.stderr
+
+
 def test_on_a_terminal_it_shows_a_bar(mount: Mount) -> None:
     mount.server.rules("PUT /github/** delay=1s\n")
     mount.sh("echo a > $MOUNT/github/a.txt; echo b > $MOUNT/github/b.txt")

@@ -47,6 +47,7 @@ def mount(mounted: Mount) -> Iterator[Mount]:
         "printf 'pause\\n' > $MOUNT/.relay/ctl",
         "printf pause > $MOUNT/.relay/ctl",
         "{ printf 'pau'; echo se; } > $MOUNT/.relay/ctl",
+        "{ printf 'pau'; sleep 0; /bin/true; echo se; } > $MOUNT/.relay/ctl",
         "echo pause > command; cp command $MOUNT/.relay/ctl",
         "truncate -s 0 $MOUNT/.relay/ctl; echo pause | dd of=$MOUNT/.relay/ctl status=none conv=fsync",
         "printf 'resume\\n\\n flush\\npause' > $MOUNT/.relay/ctl",

@@ -249,3 +249,58 @@ def test_a_thousand_files(resting: Place) -> None:
     assert resting.mount.out("ls $MOUNT/.relay/pending | wc -l") >= "1000"
     assert float(resting.out(timed.format("bigger", "big"))) < 3
     assert resting.out("ls big/3 | wc -l; ls") == "100\nbig\nthere.txt\n"
+
+
+def test_a_renamed_directory_is_removed_with_all_in_it(resting: Place) -> None:
+    resting.put("d/x/sub/e", "e\n")
+    resting.put("d/x/sub/f", "f\n")
+    until(lambda: resting.out("ls") == "d\nthere.txt\n", "the files are known")
+    resting.sh("find d; mv d/x y; find y; rm -r y")
+    assert resting.out("find . -mindepth 1 | sort") == "./d\n./there.txt\n"
+
+
+def test_directories_above_the_last_file_stay_after_delivery(quick: Mount) -> None:
+    quick.server.put("/top/sub/deep/e", "e\n")
+    until(lambda: "top" in quick.out("ls $MOUNT"), "the file is known")
+    quick.sh("rm $MOUNT/top/sub/deep/e")
+    quick.delivered()
+    quick.kill()
+    quick.start()
+    assert quick.out("cd $MOUNT; find top") == "top\ntop/sub\ntop/sub/deep\n"
+    quick.sh("rm -r $MOUNT/top")
+    assert quick.out("ls $MOUNT") == "d\n"
+
+
+@pytest.mark.parametrize("set_here", [False, True])
+def test_times_go_along_and_stay_after_delivery(quick: Mount, set_here: bool) -> None:
+    quick.server.rules("PUT /** delay=0.2s\nDELETE /** delay=0.2s\n")
+    times = "cd $MOUNT; find {0} -type f -printf '%P %T@\\n' | sort"
+    if set_here:
+        quick.sh("touch -d @1000000000 $MOUNT/d/a $MOUNT/d/sub/c")
+    quick.sh("sleep 0.01; cat $MOUNT/d/b")
+    before = quick.out(times.format("d"))
+    quick.sh("cd $MOUNT; mv d e")
+    assert quick.out(times.format("e")) == before
+    until(lambda: any("PUT" in line for line in quick.server.requests()[1:]), "the moves have begun")
+    quick.sh("cd $MOUNT; mv e f; mv f g")
+    assert quick.out(times.format("g")) == before
+    quick.delivered()
+    assert quick.out(times.format("g")) == before
+    quick.kill()
+    quick.start()
+    assert quick.out(times.format("g")) == before
+
+
+def test_what_was_made_here_keeps_the_directories_above_it(quick: Mount) -> None:
+    quick.sh("cd $MOUNT/d/sub/deep; mkdir here; ln -s there link")
+    for name in NAMES:
+        quick.server.delete(f"/d/{name}")
+    until(lambda: "sub/deep/e" not in quick.out("find $MOUNT/d"), "the mount knows what is gone")
+    assert quick.out("cd $MOUNT; find d | sort") == "d\nd/sub\nd/sub/deep\nd/sub/deep/here\nd/sub/deep/link\n"
+
+
+def test_a_remote_file_has_no_mode_of_the_link_whose_name_it_takes(place: Place) -> None:
+    place.sh("ln -s there.txt link")
+    place.put("link", "somebody's\n")
+    until(lambda: place.out("stat -c %F link") == "regular file\n", "the remote's file is shown")
+    assert place.out("stat -c %a link there.txt") == "644\n644\n"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 
 from fsmount.errors import FileError, VerbRefused
@@ -57,13 +58,14 @@ class OpenCtl:
             raise
         return len(written)
 
-    def flush(self) -> None:
-        """A close: what was written without a newline is carried out."""
-        begun, self.begun = self.begun, b""
-        self._commands.carry_out([begun])
-
     def close(self) -> None:
-        """Nothing is left to do: ``flush`` came before."""
+        """Nobody has it open any more: a last line without its newline is carried out, or the log says why not.
+
+        A flush would be too early: a shell's child that closes its copy of the descriptor makes one in mid-line.
+        """
+        begun, self.begun = self.begun, b""
+        with suppress(FileError):
+            self._commands.carry_out([begun])
 
 
 class CtlCommands:

@@ -156,15 +156,6 @@ class ControlTree:
         finally:
             self.changed()
 
-    def flush(self, handle: int) -> None:
-        """A close; of ``ctl``, a last line without its newline is carried out: EINVAL as ``write``."""
-        opened = self._handles[handle]
-        if isinstance(opened, OpenCtl) and opened.begun:
-            try:
-                opened.flush()
-            finally:
-                self.changed()
-
     def poll(self, handle: int, wake: Callable[[], None] | None) -> int | None:
         """What poll(2) tells of ``log`` and ``events``, see ``OpenStream.poll``; None for what is always ready."""
         opened = self._handles[handle]
@@ -172,7 +163,10 @@ class ControlTree:
 
     def release(self, handle: int) -> None:
         """The handle is not used again."""
-        self._handles.pop(handle).close()
+        opened = self._handles.pop(handle)
+        opened.close()
+        if isinstance(opened, OpenCtl):
+            self.changed()
 
     def setattr(self, ino: Ino, *, truncated: bool) -> Attr:
         """``ctl`` may be truncated, since a shell's ``>`` does; EPERM for any other change."""

@@ -95,6 +95,32 @@ def test_a_newer_foreign_version_is_a_new_conflict(world: World) -> None:
     assert (world.remote.content(A), contents(world, State.DISCARDED)) == ("mine", ["newer theirs"])
 
 
+@pytest.mark.parametrize("crash", [False, True])
+@pytest.mark.parametrize("deleted", [False, True])
+def test_what_a_lost_answer_may_have_replaced_is_kept(world: World, crash: bool, deleted: bool) -> None:
+    op_id = conflict(world)
+    world.journal.force(op_id)
+    claim = the_only_claim(world)
+    if crash:
+        world.remote.put(A, claim.op.base, "mine")
+        world.reopen()
+    else:
+        world.settle(claim, lost=True)
+    if deleted:
+        del world.remote.files[A]
+    else:
+        world.remote.write(A, "newer theirs")
+    deliver(world)
+    assert only(world, State.DEAD).op.op_id == op_id
+    world.sweep()
+    assert contents(world, State.DISCARDED) == ["theirs"]
+    assert "may have replaced" in only(world, State.DISCARDED).message
+    world.journal.force(op_id)
+    deliver(world)
+    expected = ["theirs"] if deleted else ["newer theirs", "theirs"]
+    assert (world.remote.content(A), sorted(contents(world, State.DISCARDED))) == ("mine", expected)
+
+
 def test_a_file_deleted_there_is_made_again(world: World) -> None:
     world.remote.write(A, "old")
     op_id = save(world, A, "mine")
@@ -240,6 +266,16 @@ def test_a_merge_saved_after_theirs_was_accepted_goes_through(world: World) -> N
     assert (kept.superseded_by, kept.op.base.revision) == (newer, "r2")
     assert kept.op.body is not None
     assert world.held(kept.op.body) == "theirs"
+
+
+def test_theirs_is_kept_also_where_it_was_written_once_more_before_the_merge_arrived(world: World) -> None:
+    conflict(world)
+    assert world.journal.accept_theirs(A)
+    save(world, A, "merged")
+    world.remote.write(A, "theirs")
+    deliver(world)
+    assert world.remote.content(A) == "merged"
+    assert "theirs" in contents(world, State.DISCARDED)
 
 
 def test_what_waits_already_is_part_of_the_merge(world: World) -> None:

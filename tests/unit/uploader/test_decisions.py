@@ -168,6 +168,29 @@ async def test_a_version_that_came_since_is_a_new_conflict(
     assert b"newer" in kept(rig)
 
 
+async def test_what_was_not_kept_and_is_written_once_more_is_kept_before_it_is_replaced(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> object:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    rig.remote.write("/a", b"base")
+    op_id = rig.save("/a", b"mine")
+    rig.remote.write("/a", b"theirs")
+    with monkeypatch.context() as narrow:
+        narrow.setattr(rig.spool, "create", full)
+        nursery.start_soon(rig.run)
+        await rig.settled()
+    theirs = rig.the_dead().theirs
+    assert theirs is not None
+    assert theirs.body is None
+    rig.journal.force(op_id)
+    rig.remote.write("/a", b"theirs")
+    await rig.settled()
+    assert rig.remote.content("/a") == b"mine"
+    assert kept(rig) == [b"theirs"]
+
+
 async def test_what_was_deleted_meanwhile_meets_the_precondition(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
 ) -> None:
