@@ -18,7 +18,7 @@ pytestmark = pytest.mark.mount
 
 @pytest.fixture
 def mount(tmp_path: Path, relay_server: RelayServer, token: Path) -> Iterator[Mount]:
-    relay_server.put("/work/f.txt", "old\n")
+    relay_server.put("/desk/f.txt", "old\n")
     with Mount(tmp_path, relay_server, "--settle", "0.1", "--timeout", "5", "--token-file", str(token)) as mounted:
         yield mounted
 
@@ -29,7 +29,7 @@ def remounted(mount: Mount, token: Path, *, seconds: float) -> str:
     short = mount.server.sign(exp=time.time() + seconds)
     token.write_text(f"{short}\n")
     mount.start()
-    mount.sh("cat $MOUNT/work/f.txt")
+    mount.sh("cat $MOUNT/desk/f.txt")
     return short
 
 
@@ -40,18 +40,18 @@ def unauthorized(mount: Mount) -> bool:
 def test_a_refused_credential_pauses_and_a_new_one_resumes(mount: Mount, token: Path) -> None:
     expired = remounted(mount, token, seconds=2)
     until(lambda: mount.status()["health"] == "auth", "health is auth")
-    mount.sh("echo mine > $MOUNT/work/f.txt; echo new > $MOUNT/work/new.txt")
+    mount.sh("echo mine > $MOUNT/desk/f.txt; echo new > $MOUNT/desk/new.txt")
     op, _ = queued(mount, 2)
     assert "credential" in mount.out("cat $MOUNT/.relay/status").splitlines()[1]
     assert mount.fsmount("writeback", "status").returncode == 0
     assert mount.fsmount("wait", "--timeout", "1").returncode == 6
     assert [(op["state"], op["attempts"]) for op in ops(mount, "pending")] == [("pending", 0)] * 2
-    assert mount.out("cat $MOUNT/work/f.txt") == "mine\n"
+    assert mount.out("cat $MOUNT/desk/f.txt") == "mine\n"
 
     fresh = mount.server.sign(sub="fresh")
     token.write_text(f"{fresh}\n")
     mount.delivered()
-    assert (mount.server.get("/work/f.txt"), mount.server.get("/work/new.txt")) == (b"mine\n", b"new\n")
+    assert (mount.server.get("/desk/f.txt"), mount.server.get("/desk/new.txt")) == (b"mine\n", b"new\n")
     until(lambda: mount.status()["health"] == "ok", "health is ok")
     until(lambda: mount.fsmount("writeback", "show", op["opId"]).returncode == 3, "the op is gone")
     seen = mount.log() + mount.out(
@@ -69,23 +69,23 @@ def test_a_credential_that_was_replaced_before_it_expired_is_read_again(mount: M
     remounted(mount, token, seconds=2)
     token.write_text(f"{mount.server.sign(sub='next')}\n")
     until(lambda: unauthorized(mount), "the old one was refused")
-    mount.sh("echo mine > $MOUNT/work/f.txt")
+    mount.sh("echo mine > $MOUNT/desk/f.txt")
     mount.delivered()
-    assert (mount.server.get("/work/f.txt"), mount.status()["failedWritebacks"]) == (b"mine\n", 0)
+    assert (mount.server.get("/desk/f.txt"), mount.status()["failedWritebacks"]) == (b"mine\n", 0)
     assert "uploads wait" not in mount.log()
 
 
 def test_a_known_remote_mounts_with_a_refused_credential(mount: Mount, token: Path) -> None:
-    mount.sh("echo mine > $MOUNT/work/f.txt")
+    mount.sh("echo mine > $MOUNT/desk/f.txt")
     mount.delivered()
     mount.umount()
     token.write_text(f"{mount.server.sign(exp=time.time() - 60)}\n")
     mount.start()
     until(lambda: mount.status()["health"] == "auth", "health is auth")
-    assert mount.sh("cat $MOUNT/work/f.txt", check=False).stderr.endswith("Permission denied\n")
+    assert mount.sh("cat $MOUNT/desk/f.txt", check=False).stderr.endswith("Permission denied\n")
     token.write_text(f"{mount.server.token}\n")
     until(lambda: mount.status()["health"] == "ok", "it is used at once")
-    assert mount.out("cat $MOUNT/work/f.txt") == "mine\n"
+    assert mount.out("cat $MOUNT/desk/f.txt") == "mine\n"
 
 
 def test_a_first_mount_that_fails_leaves_nothing(tmp_path: Path, relay_server: RelayServer, token: Path) -> None:

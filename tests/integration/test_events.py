@@ -45,7 +45,7 @@ def numbered(mount: Mount) -> list[int]:
 @pytest.fixture(scope="module")
 def mounted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mount]:
     with serving(tmp_path_factory.mktemp("relay")) as server:
-        server.put_many({f"/work/many/{number}": "x" for number in range(8)} | {"/work/f.txt": "old\n"})
+        server.put_many({f"/desk/many/{number}": "x" for number in range(8)} | {"/desk/f.txt": "old\n"})
         with Mount(tmp_path_factory.mktemp("events"), server, *OPTIONS) as one:
             yield one
 
@@ -57,93 +57,93 @@ def mount(mounted: Mount) -> Iterator[Mount]:
 
 
 def test_a_save_is_queued_sent_and_acknowledged(mount: Mount) -> None:
-    mount.sh("echo hello > $MOUNT/work/new.txt")
+    mount.sh("echo hello > $MOUNT/desk/new.txt")
     mount.delivered()
-    queued, sending, done = seen(mount, "/work/new.txt", ["op.queued", "op.sending", "op.acknowledged"])
+    queued, sending, done = seen(mount, "/desk/new.txt", ["op.queued", "op.sending", "op.acknowledged"])
     assert queued["seq"] < sending["seq"] < done["seq"]
     assert {event["opId"] for event in (queued, sending, done)} == {queued["opId"]}
     assert [event["kind"] for event in (queued, sending, done)] == ["put"] * 3
     assert (queued["state"], sending["state"], sending["attempt"]) == ("pending", "sending", 1)
-    assert queued["mountPath"] == "work/new.txt"
-    body = mount.server.file("/work/new.txt")
+    assert queued["mountPath"] == "desk/new.txt"
+    body = mount.server.file("/desk/new.txt")
     assert body is not None
     assert (done["status"], done["revision"]) == (200, body.revision)
     assert list(queued)[:3] == ["seq", "at", "event"]
 
 
 def test_a_failed_attempt_is_told_with_its_status(mount: Mount) -> None:
-    mount.server.rules("PUT /work/flaky.txt 500 times=1\n")
-    mount.sh("echo hello > $MOUNT/work/flaky.txt")
+    mount.server.rules("PUT /desk/flaky.txt 500 times=1\n")
+    mount.sh("echo hello > $MOUNT/desk/flaky.txt")
     mount.delivered()
-    found = seen(mount, "/work/flaky.txt", ["op.queued", "op.sending", "op.retrying", "op.sending", "op.acknowledged"])
+    found = seen(mount, "/desk/flaky.txt", ["op.queued", "op.sending", "op.retrying", "op.sending", "op.acknowledged"])
     assert (found[2]["status"], found[2]["state"], found[2]["attempt"]) == (500, "pending", 1)
     assert found[3]["attempt"] == 2
 
 
 def test_a_dead_letter_is_told_with_its_reason_and_then_what_became_of_it(mount: Mount) -> None:
-    mount.server.rules('PUT /work/bad*.txt 422 {"code":"schema_violation","message":"no"}\n')
-    mount.sh("echo one > $MOUNT/work/bad1.txt; echo two > $MOUNT/work/bad2.txt")
+    mount.server.rules('PUT /desk/bad*.txt 422 {"code":"schema_violation","message":"no"}\n')
+    mount.sh("echo one > $MOUNT/desk/bad1.txt; echo two > $MOUNT/desk/bad2.txt")
     letters(mount, 2)
-    dead = seen(mount, "/work/bad1.txt", ["op.dead"])[-1]
+    dead = seen(mount, "/desk/bad1.txt", ["op.dead"])[-1]
     assert (dead["kind"], dead["reason"], dead["status"], dead["state"]) == ("put", "rejected", 422, "dead-letter")
     mount.sh(f"mv $MOUNT/.relay/dead-letter/{dead['opId']}.json $MOUNT/.relay/discarded/")
-    discarded = seen(mount, "/work/bad1.txt", ["op.dead", "op.discarded"])[-1]
+    discarded = seen(mount, "/desk/bad1.txt", ["op.dead", "op.discarded"])[-1]
     assert (discarded["opId"], discarded["reason"]) == (dead["opId"], "rejected")
     mount.server.rules("")
-    mount.sh("echo better > $MOUNT/work/bad2.txt")
+    mount.sh("echo better > $MOUNT/desk/bad2.txt")
     mount.delivered()
-    superseded = [event for event in of(mount, "/work/bad2.txt") if event["event"] == "op.superseded"]
-    assert [event["opId"] for event in superseded] == [of(mount, "/work/bad2.txt", event="op.dead")[0]["opId"]]
+    superseded = [event for event in of(mount, "/desk/bad2.txt") if event["event"] == "op.superseded"]
+    assert [event["opId"] for event in superseded] == [of(mount, "/desk/bad2.txt", event="op.dead")[0]["opId"]]
 
 
 def test_a_retry_is_queued_again(mount: Mount) -> None:
-    mount.server.rules("PUT /work/again.txt 422\n")
-    mount.sh("echo one > $MOUNT/work/again.txt")
+    mount.server.rules("PUT /desk/again.txt 422\n")
+    mount.sh("echo one > $MOUNT/desk/again.txt")
     (letter,) = letters(mount, 1)
     mount.server.rules("")
     mount.sh(f"mv $MOUNT/.relay/dead-letter/{letter['opId']}.json $MOUNT/.relay/retry/")
     mount.delivered()
-    found = seen(mount, "/work/again.txt", ["op.dead", "op.queued", "op.sending", "op.acknowledged"])
+    found = seen(mount, "/desk/again.txt", ["op.dead", "op.queued", "op.sending", "op.acknowledged"])
     assert {event["opId"] for event in found} == {letter["opId"]}
 
 
 def test_deletes_moves_and_removed_directories_are_queued_too(mount: Mount) -> None:
-    mount.server.put_many({"/work/d/in": "x", "/work/old.txt": "y"})
-    until(lambda: mount.sh("test -e $MOUNT/work/old.txt -a -e $MOUNT/work/d/in", check=False).returncode == 0, "seen")
-    mount.sh("mv $MOUNT/work/old.txt $MOUNT/work/moved.txt; rm $MOUNT/work/d/in; rmdir $MOUNT/work/d")
+    mount.server.put_many({"/desk/d/in": "x", "/desk/old.txt": "y"})
+    until(lambda: mount.sh("test -e $MOUNT/desk/old.txt -a -e $MOUNT/desk/d/in", check=False).returncode == 0, "seen")
+    mount.sh("mv $MOUNT/desk/old.txt $MOUNT/desk/moved.txt; rm $MOUNT/desk/d/in; rmdir $MOUNT/desk/d")
     mount.delivered()
-    kinds = {path: of(mount, path)[-1]["kind"] for path in ("/work/moved.txt", "/work/d/in", "/work/d")}
-    assert kinds == {"/work/moved.txt": "move", "/work/d/in": "delete", "/work/d": "rmdir"}
+    kinds = {path: of(mount, path)[-1]["kind"] for path in ("/desk/moved.txt", "/desk/d/in", "/desk/d")}
+    assert kinds == {"/desk/moved.txt": "move", "/desk/d/in": "delete", "/desk/d": "rmdir"}
 
 
 def test_a_mass_delete_is_held_and_let_go(mount: Mount) -> None:
-    mount.sh("rm $MOUNT/work/many/[0-5]")
+    mount.sh("rm $MOUNT/desk/many/[0-5]")
     held = [event for event in events(mount) if event["event"] == "op.held"]
     assert len(held) == 6
     assert {(event["kind"], event["state"]) for event in held} == {("delete", "held")}
     assert mount.status()["queue"]["held"] == 6
     assert mount.status()["health"] == "failing"
     mount.sh("cd $MOUNT/.relay && mv held/* discarded/")
-    assert mount.out("ls $MOUNT/work/many | wc -l").strip() == "8"
-    assert seen(mount, "/work/many/0", ["op.queued", "op.held", "op.discarded"])
+    assert mount.out("ls $MOUNT/desk/many | wc -l").strip() == "8"
+    assert seen(mount, "/desk/many/0", ["op.queued", "op.held", "op.discarded"])
 
 
 def test_changes_made_elsewhere_are_told_and_our_own_are_not(mount: Mount) -> None:
-    mount.sh("cat $MOUNT/work/f.txt; echo mine > $MOUNT/work/mine.txt")
+    mount.sh("cat $MOUNT/desk/f.txt; echo mine > $MOUNT/desk/mine.txt")
     mount.delivered()
-    revision = mount.server.put("/work/f.txt", "theirs\n")
-    changed = seen(mount, "/work/f.txt", ["remote.changed"])[-1]
-    assert (changed["revision"], changed["mountPath"]) == (revision, "work/f.txt")
+    revision = mount.server.put("/desk/f.txt", "theirs\n")
+    changed = seen(mount, "/desk/f.txt", ["remote.changed"])[-1]
+    assert (changed["revision"], changed["mountPath"]) == (revision, "desk/f.txt")
     assert "opId" not in changed
-    mount.server.delete("/work/f.txt")
-    seen(mount, "/work/f.txt", ["remote.deleted"])
-    assert not [event for event in of(mount, "/work/mine.txt") if event["event"].startswith("remote.")]
+    mount.server.delete("/desk/f.txt")
+    seen(mount, "/desk/f.txt", ["remote.deleted"])
+    assert not [event for event in of(mount, "/desk/mine.txt") if event["event"].startswith("remote.")]
 
 
 def test_the_connection_is_told_by_its_state(mount: Mount) -> None:
     assert _states(mount, "connection")[0] == "online"
     mount.server.kill()
-    mount.sh("echo later > $MOUNT/work/later.txt")
+    mount.sh("echo later > $MOUNT/desk/later.txt")
     until(lambda: _states(mount, "connection")[-1] == "offline", "offline is told")
     mount.server.restart()
     until(lambda: _states(mount, "connection")[-1] == "online", "online is told")
@@ -167,8 +167,8 @@ def test_a_follower_reads_each_line_as_it_comes(mount: Mount) -> None:
     assert follower.stdout is not None
     lines = map(json.loads, follower.stdout)
     next(lines)
-    mount.sh("echo x > $MOUNT/work/tailed")
-    found = (event["event"] for event in lines if event.get("path") == "/work/tailed")
+    mount.sh("echo x > $MOUNT/desk/tailed")
+    found = (event["event"] for event in lines if event.get("path") == "/desk/tailed")
     assert [next(found) for _ in range(3)] == ["op.queued", "op.sending", "op.acknowledged"]
     follower.kill()
     follower.wait()
@@ -176,8 +176,8 @@ def test_a_follower_reads_each_line_as_it_comes(mount: Mount) -> None:
 
 
 def test_metrics_status_and_state_tell_of_one_moment(mount: Mount) -> None:
-    mount.server.rules("PUT /work/refused.txt 422\n")
-    mount.sh("echo no > $MOUNT/work/refused.txt; mkdir $MOUNT/only-here")
+    mount.server.rules("PUT /desk/refused.txt 422\n")
+    mount.sh("echo no > $MOUNT/desk/refused.txt; mkdir $MOUNT/only-here")
     letters(mount, 1)
     until(lambda: mount.status()["health"] == "failing", "health is failing")
     out = mount.out("cd $MOUNT/.relay; jq -c . status.json state.json; cat metrics status")

@@ -115,12 +115,12 @@ def test_the_configuration_file_holds_for_a_real_mount(tmp_path: Path, relay: Re
     file = tmp_path / "xdg-config/fsmount/config.toml"
     file.parent.mkdir()
     file.write_text(
-        f"drain = 1\n[mount.'{attempt.point}']\nname = 'work'\nread_only = true\ntoken_file = '{relay.token_file}'\n"
+        f"drain = 1\n[mount.'{attempt.point}']\nname = 'desk'\nread_only = true\ntoken_file = '{relay.token_file}'\n"
     )
     done = attempt.run("mount", relay.remote, "m")
     try:
         assert done.returncode == 0, done.stderr
-        assert f"state {tmp_path}/xdg-state/fsmount/work\n" in done.stdout.decode()
+        assert f"state {tmp_path}/xdg-state/fsmount/desk\n" in done.stdout.decode()
         shown = subprocess.run(
             ["timeout", "10", "cat", f"{attempt.point}/.relay/config.json"], capture_output=True, check=True
         ).stdout.decode()

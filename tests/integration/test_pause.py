@@ -20,7 +20,7 @@ pytestmark = pytest.mark.mount
 
 @pytest.fixture
 def mount(tmp_path: Path, relay_server: RelayServer, token: Path) -> Iterator[Mount]:
-    relay_server.put("/work/f.txt", "old\n")
+    relay_server.put("/desk/f.txt", "old\n")
     with Mount(tmp_path, relay_server, "--timeout", "5", "--drain", "2", "--token-file", str(token)) as mounted:
         yield mounted
 
@@ -52,7 +52,7 @@ def settings(mount: Mount) -> dict[str, Any]:
 
 def test_a_pause_outlives_a_crash_and_a_clean_remount(mount: Mount) -> None:
     ctl(mount, "pause")
-    mount.sh("echo mine > $MOUNT/work/f.txt; echo new > $MOUNT/work/new.txt")
+    mount.sh("echo mine > $MOUNT/desk/f.txt; echo new > $MOUNT/desk/new.txt")
     until(lambda: mount.status()["health"] == "paused", "health is paused")
     mount.kill()
     mount.start()
@@ -62,41 +62,41 @@ def test_a_pause_outlives_a_crash_and_a_clean_remount(mount: Mount) -> None:
     assert done.returncode in {0, 1}, done.stderr
     mount.start()
     queued(mount, 2)
-    assert mount.server.get("/work/f.txt") == b"old\n"
-    assert mount.out("cat $MOUNT/work/f.txt") == "mine\n"
+    assert mount.server.get("/desk/f.txt") == b"old\n"
+    assert mount.out("cat $MOUNT/desk/f.txt") == "mine\n"
     assert [op["attempts"] for op in ops(mount, "pending")] == [0, 0]
     ctl(mount, "resume")
     mount.delivered()
-    assert (mount.server.get("/work/f.txt"), mount.server.get("/work/new.txt")) == (b"mine\n", b"new\n")
+    assert (mount.server.get("/desk/f.txt"), mount.server.get("/desk/new.txt")) == (b"mine\n", b"new\n")
     until(lambda: mount.status()["health"] == "ok", "health is ok")
 
 
 def test_reading_and_everything_local_goes_on_while_paused(mount: Mount) -> None:
     ctl(mount, "pause")
-    mount.server.put("/work/theirs.txt", "theirs\n")
-    until(lambda: mount.sh("cat $MOUNT/work/theirs.txt", check=False).stdout == "theirs\n", "their file is shown")
-    mount.sh("cd $MOUNT/work && mv f.txt g.txt && echo more >> g.txt && mkdir d && mv g.txt d/ && rm theirs.txt")
-    assert mount.out("cd $MOUNT/work && ls -R . && cat d/g.txt") == ".:\nd\n\n./d:\ng.txt\nold\nmore\n"
-    assert mount.server.get("/work/theirs.txt") == b"theirs\n"
+    mount.server.put("/desk/theirs.txt", "theirs\n")
+    until(lambda: mount.sh("cat $MOUNT/desk/theirs.txt", check=False).stdout == "theirs\n", "their file is shown")
+    mount.sh("cd $MOUNT/desk && mv f.txt g.txt && echo more >> g.txt && mkdir d && mv g.txt d/ && rm theirs.txt")
+    assert mount.out("cd $MOUNT/desk && ls -R . && cat d/g.txt") == ".:\nd\n\n./d:\ng.txt\nold\nmore\n"
+    assert mount.server.get("/desk/theirs.txt") == b"theirs\n"
     ctl(mount, "resume")
     mount.delivered()
-    assert set(mount.server.files()) == {"/work/d/g.txt"}
+    assert set(mount.server.files()) == {"/desk/d/g.txt"}
 
 
 def test_resume_goes_on_after_everything_was_refused(mount: Mount) -> None:
-    mount.server.rules("PUT /work/** 422\n")
-    mount.sh("for n in $(seq 20); do echo $n > $MOUNT/work/$n; done")
+    mount.server.rules("PUT /desk/** 422\n")
+    mount.sh("for n in $(seq 20); do echo $n > $MOUNT/desk/$n; done")
     until(lambda: mount.status()["queue"]["deadLetter"] == 20, "all are refused", 20)
     mount.server.rules("")
-    mount.sh("for n in $(seq 21 30); do echo $n > $MOUNT/work/$n; done")
+    mount.sh("for n in $(seq 21 30); do echo $n > $MOUNT/desk/$n; done")
     until(lambda: mount.status()["health"] == "failing", "health is failing")
     queued(mount, 10)
     ctl(mount, "resume")
     mount.delivered()
-    assert mount.server.get("/work/30") == b"30\n"
+    assert mount.server.get("/desk/30") == b"30\n"
     ctl(mount, "retry all")
     mount.delivered()
-    assert mount.server.get("/work/1") == b"1\n"
+    assert mount.server.get("/desk/1") == b"1\n"
 
 
 def test_flush_sends_what_only_settles(tmp_path: Path, relay_server: RelayServer) -> None:
@@ -139,13 +139,13 @@ def test_a_rotated_credential_is_taken_at_once(mount: Mount, token: Path) -> Non
     reading = mount.server.sign(scopes=["fs:read"], sub="reads only")
     token.write_text(f"{reading}\n")
     hang_up(mount)
-    mount.sh("echo mine > $MOUNT/work/f.txt")
+    mount.sh("echo mine > $MOUNT/desk/f.txt")
     assert mount.dead_letter()["reason"] == "forbidden", "the new credential may not write"
     token.write_text(f"{mount.server.token}\n")
     hang_up(mount)
     ctl(mount, "retry all")
     mount.delivered()
-    assert mount.server.get("/work/f.txt") == b"mine\n"
+    assert mount.server.get("/desk/f.txt") == b"mine\n"
     seen = mount.log() + mount.out("cat $MOUNT/.relay/config.json $MOUNT/.relay/events $MOUNT/.relay/status.json")
     for secret in (reading, mount.server.token):
         assert secret not in seen
@@ -182,7 +182,7 @@ def test_a_changed_configuration_is_taken_where_it_can_be(mount: Mount) -> None:
     assert "attr_ttl changed; the next mount takes it" in mount.log()
     shown = settings(mount)
     assert (shown["settle"], shown["max_attempts"], shown["keep_discarded"], shown["attr_ttl"]) == (60, 1, 3, 5)
-    mount.sh("echo mine > $MOUNT/work/f.txt")
+    mount.sh("echo mine > $MOUNT/desk/f.txt")
     (op,) = queued(mount, 1)
     mount.server.rules("PUT /** 500\n")
     ctl(mount, "flush")
@@ -201,7 +201,7 @@ def test_a_broken_configuration_changes_nothing(mount: Mount) -> None:
         until(lambda said=said: mount.log().count("the configuration stays as it was") == said + 1, text)  # type: ignore[misc]
     assert settings(mount)["settle"] == 60
     assert "secret" not in mount.log()
-    mount.sh("echo mine > $MOUNT/work/f.txt")
+    mount.sh("echo mine > $MOUNT/desk/f.txt")
     queued(mount, 1)
 
 
@@ -218,7 +218,7 @@ def test_what_was_written_beneath_a_dead_mount_is_told(mount: Mount) -> None:
     assert [problem["path"].rpartition("/")[2] for problem in found] == ["folder", "stray.txt"]
     assert all(problem["shownAs"] is None and "unmount" in problem["why"] for problem in found)
     assert f"{mount.point}/stray.txt" in mount.log()
-    assert mount.out("ls $MOUNT") == "work\n"
+    assert mount.out("ls $MOUNT") == "desk\n"
     mount.kill()
     mount.start()
     again = [json.loads(line) for line in mount.out("cat $MOUNT/.relay/problems").splitlines()]

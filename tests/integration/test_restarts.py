@@ -13,21 +13,21 @@ pytestmark = pytest.mark.mount
 
 def test_a_server_set_up_anew_is_not_taken_for_the_old_one(mount: Mount) -> None:
     """Its revisions begin again: what was cached of the old server is not shown for the new one's."""
-    mount.sh("mkdir $MOUNT/work; echo old-server > $MOUNT/work/again.txt; cat $MOUNT/work/again.txt")
+    mount.sh("mkdir $MOUNT/desk; echo old-server > $MOUNT/desk/again.txt; cat $MOUNT/desk/again.txt")
     mount.delivered()
-    old = mount.server.file("/work/again.txt")
+    old = mount.server.file("/desk/again.txt")
     assert old is not None
     assert mount.umount().returncode == 0
     mount.server.stop()
     shutil.rmtree(mount.server.data)
     mount.server.start()
     for _ in range(20):
-        if mount.server.put("/work/again.txt", "from the new\n") == old.revision:
+        if mount.server.put("/desk/again.txt", "from the new\n") == old.revision:
             break
     else:
         raise AssertionError("the new server never got to the old revision")
     mount.start()
-    assert mount.out("cat $MOUNT/work/again.txt") == "from the new\n"
+    assert mount.out("cat $MOUNT/desk/again.txt") == "from the new\n"
 
 
 def test_a_list_that_is_not_whole_is_not_passed_off_as_one(mount: Mount) -> None:

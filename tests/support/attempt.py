@@ -133,11 +133,14 @@ def saying(text: bytes) -> Speech:
 
 
 def answering(text: bytes) -> Speech:
-    """Waits for a request, answers it so, and hangs up."""
+    """Answers each request so; hangs up where nothing else tells where the answer ends."""
+    has_an_end = b"content-length:" in text.lower()
 
     def speech(stream: socket.socket) -> None:
-        stream.recv(65536)
-        stream.sendall(text)
+        while stream.recv(65536):
+            stream.sendall(text)
+            if not has_an_end:
+                return
 
     return speech
 
