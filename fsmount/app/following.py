@@ -10,7 +10,7 @@ import trio
 
 from fsmount.connection import Connection
 from fsmount.errors import Refusal, RemoteError
-from fsmount.model import Feed
+from fsmount.model import Change, Feed
 from fsmount.ports import Clock, EventLog
 from fsmount.remote.relayfile import RelayfileRemote
 from fsmount.vfs.filesystem import Filesystem
@@ -55,7 +55,7 @@ class Following:
             self.last_event_at = self._clock.now()
             if change is None:
                 self._filesystem.arrivals.missed()
-            else:
+            elif isinstance(change, Change):
                 self._filesystem.arrivals.remote_changed(change)
 
     def _answered(self) -> None:

@@ -6,7 +6,7 @@ Times are UTC epoch seconds (``float``), sizes are bytes (``int``), paths are ab
 Invariant: everything here is immutable and does no I/O.
 """
 
-from fsmount.model.files import Attr, Capabilities, Change, Chunk, Entry, Kind, content_type_of
+from fsmount.model.files import Attr, Capabilities, Change, Chunk, Entry, Kind, ProviderFailed, content_type_of
 from fsmount.model.mount import (
     CacheUse,
     Connection,
@@ -83,6 +83,7 @@ __all__ = [
     "OpKind",
     "Preconditions",
     "Problem",
+    "ProviderFailed",
     "Reason",
     "Receipt",
     "Record",

@@ -76,6 +76,16 @@ class Change(Struct, frozen=True, kw_only=True):
     revision: Revision | None
     digest: Digest | None = None
     at: float = 0.0
+    system: bool = False
+    """The remote did it by itself, as when it renames what was made here: nobody else edited anything."""
+
+
+class ProviderFailed(Struct, frozen=True, kw_only=True):
+    """One entry of the feed: what stood at ``revision`` was accepted, but the provider behind the remote failed."""
+
+    path: RemotePath
+    revision: Revision | None
+    at: float = 0.0
 
 
 class Chunk(Struct, frozen=True, kw_only=True):

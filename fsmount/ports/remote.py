@@ -8,7 +8,18 @@ from typing import Protocol
 from msgspec import Struct
 
 from fsmount.errors import RemoteError
-from fsmount.model import Base, Capabilities, Change, Chunk, Digest, Entry, Receipt, RemotePath, Revision
+from fsmount.model import (
+    Base,
+    Capabilities,
+    Change,
+    Chunk,
+    Digest,
+    Entry,
+    ProviderFailed,
+    Receipt,
+    RemotePath,
+    Revision,
+)
 from fsmount.ports.stores import Source
 
 
@@ -63,7 +74,7 @@ class Remote(Protocol):
     async def remove_directory(self, path: RemotePath) -> None:
         """Removes an empty directory; raises Refusal 409 ``not_empty`` where anything lies in it."""
 
-    def changes(self) -> AsyncIterator[Change | None]:
+    def changes(self) -> AsyncIterator[Change | ProviderFailed | None]:
         """The change feed from now on; ``None`` says that changes may have been missed. Ends by raising RemoteError."""
         ...
 

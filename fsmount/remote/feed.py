@@ -16,7 +16,7 @@ from typing import Self
 
 import trio
 
-from fsmount.model import Change, Digest, RemotePath, Revision
+from fsmount.model import Change, Digest, ProviderFailed, RemotePath, Revision
 from fsmount.remote.entries import epoch
 from fsmount.wire.relayfile import Event, EventPage
 
@@ -24,11 +24,14 @@ PAGE = 1000
 HEAD_EVERY = 5.0
 """Seconds between two looks at the head while nothing comes after the cursor: an emptied log shows in no other way."""
 CHANGES = ("file.created", "file.updated", "file.deleted")
+PROVIDER_FAILED = "writeback.failed"
+SYSTEM = "system"
 _NUMBERED = re.compile(r"evt_(\d{1,18})")
+Told = Change | ProviderFailed
 Fetch = Callable[[dict[str, str]], Awaitable[EventPage]]
 
 
-class Feed(AsyncIterator["Change | None"]):
+class Feed(AsyncIterator[Told | None]):
     """The one feed of a remote. ``fetch`` makes the request with these query members; ``poll`` is in seconds."""
 
     def __init__(self, fetch: Fetch, poll: float) -> None:
@@ -37,7 +40,7 @@ class Feed(AsyncIterator["Change | None"]):
         self._cursor: str | None = None
         self._looked = False
         self._head_due = 0.0
-        self._waiting: deque[Change | None] = deque()
+        self._waiting: deque[Told | None] = deque()
         self._reading = trio.Lock()
         self.looked: Callable[[], None] = lambda: None
         """Called after each request that was answered, whether or not there was anything new."""
@@ -45,7 +48,7 @@ class Feed(AsyncIterator["Change | None"]):
     def __aiter__(self) -> Self:
         return self
 
-    async def __anext__(self) -> Change | None:
+    async def __anext__(self) -> Told | None:
         """The next change, or None where some may have been missed: at the start and after a reset; waits for one.
 
         Raises RemoteError, and can be asked again then.
@@ -87,7 +90,7 @@ class Feed(AsyncIterator["Change | None"]):
             if events and _is_known(events[0].event_id, cursor):
                 self._reset(await self._head())
                 return True
-            self._waiting += [change for event in events if (change := _change(event)) is not None]
+            self._waiting += [told for event in events if (told := _told(event)) is not None]
             if events:
                 self._cursor = cursor = events[-1].event_id
             if not events or page.next_cursor is None:
@@ -98,9 +101,14 @@ class Feed(AsyncIterator["Change | None"]):
         self._cursor = head
 
 
-def _change(event: Event) -> Change | None:
-    """The change of a file; None for any other event."""
-    if event.type not in CHANGES or not event.path.startswith("/"):
+def _told(event: Event) -> Told | None:
+    """What the event says of a file; None for any other event."""
+    if not event.path.startswith("/"):
+        return None
+    if event.type == PROVIDER_FAILED:
+        revision = Revision(event.revision) if event.revision else None
+        return ProviderFailed(path=RemotePath(event.path), revision=revision, at=epoch(event.timestamp))
+    if event.type not in CHANGES:
         return None
     deleted = event.type == "file.deleted"
     return Change(
@@ -108,6 +116,7 @@ def _change(event: Event) -> Change | None:
         revision=None if deleted else Revision(event.revision),
         digest=Digest(event.content_hash) if event.content_hash and not deleted else None,
         at=epoch(event.timestamp),
+        system=event.origin == SYSTEM,
     )
 
 

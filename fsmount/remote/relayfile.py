@@ -24,6 +24,7 @@ from fsmount.model import (
     Chunk,
     Entry,
     Problem,
+    ProviderFailed,
     Receipt,
     RemotePath,
     Revision,
@@ -193,7 +194,7 @@ class RelayfileRemote:
         if (await self._page(path, "")).entries:
             raise Refusal(409, code="not_empty", message=f"{path} holds files on the remote")
 
-    def changes(self) -> AsyncIterator[Change | None]:
+    def changes(self) -> AsyncIterator[Change | ProviderFailed | None]:
         return self._feed
 
     def watch_changes(self, looked: Callable[[], None]) -> None:

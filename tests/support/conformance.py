@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from fsmount.errors import Refusal, RemoteError
-from fsmount.model import ABSENT, Base, Change, Kind, Receipt, RemotePath, Revision
+from fsmount.model import ABSENT, Base, Change, Kind, ProviderFailed, Receipt, RemotePath, Revision
 from fsmount.ports import Remote
 from tests.support.uploads import digest_of, upload_of
 
@@ -166,7 +166,7 @@ async def only_an_empty_directory_is_removed(remote: Remote, foreign: Foreign) -
 @_check
 async def the_feed_tells_foreign_changes(remote: Remote, foreign: Foreign) -> None:
     foreign.write("/before", b"0")
-    told: list[Change | None] = []
+    told: list[Change | ProviderFailed | None] = []
     feed = remote.changes()
 
     async def follow() -> None:
@@ -180,13 +180,13 @@ async def the_feed_tells_foreign_changes(remote: Remote, foreign: Foreign) -> No
         while told[-1] is None or told[-1].revision is not None:
             await trio.sleep(0.01)
         nursery.cancel_scope.cancel()
-    changes = [change for change in told if change is not None]
+    changes = [change for change in told if isinstance(change, Change)]
     assert all(change.path == "/fed" for change in changes)
     assert [change.digest for change in changes if change.revision == revision] == [digest_of(b"news")]
     assert changes[-1].revision is None
 
 
-async def _until_told(foreign: Foreign, told: list[Change | None]) -> Revision:
+async def _until_told(foreign: Foreign, told: list[Change | ProviderFailed | None]) -> Revision:
     """Writes until the feed, which begins at some moment, tells of the last one."""
     while True:
         revision = foreign.write("/fed", b"news")
