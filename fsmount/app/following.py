@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import trio
 
+from fsmount.app.providers import Providers
 from fsmount.connection import Connection
 from fsmount.errors import Refusal, RemoteError
-from fsmount.model import Change, Feed
+from fsmount.model import Change, Feed, ProviderFailed, ProviderSucceeded
 from fsmount.ports import Clock, EventLog
 from fsmount.remote.relayfile import RelayfileRemote
 from fsmount.vfs.filesystem import Filesystem
@@ -23,11 +24,18 @@ class Following:
     """Brings what somebody else changed to the filesystem."""
 
     def __init__(
-        self, remote: RelayfileRemote, connection: Connection, filesystem: Filesystem, clock: Clock, log: EventLog
+        self,
+        remote: RelayfileRemote,
+        connection: Connection,
+        filesystem: Filesystem,
+        providers: Providers,
+        clock: Clock,
+        log: EventLog,
     ) -> None:
         self._remote = remote
         self._connection = connection
         self._filesystem = filesystem
+        self._providers = providers
         self._clock = clock
         self._log = log
         self.last_event_at: float | None = None
@@ -55,8 +63,11 @@ class Following:
             self.last_event_at = self._clock.now()
             if change is None:
                 self._filesystem.arrivals.missed()
+                self._providers.missed()
             elif isinstance(change, Change):
                 self._filesystem.arrivals.remote_changed(change)
+            elif isinstance(change, ProviderFailed | ProviderSucceeded):
+                self._providers.told(change)
 
     def _answered(self) -> None:
         self._connection.feed = Feed.POLLING

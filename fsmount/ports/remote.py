@@ -16,6 +16,8 @@ from fsmount.model import (
     Digest,
     Entry,
     ProviderFailed,
+    ProviderResult,
+    ProviderSucceeded,
     Receipt,
     RemotePath,
     Revision,
@@ -74,9 +76,20 @@ class Remote(Protocol):
     async def remove_directory(self, path: RemotePath) -> None:
         """Removes an empty directory; raises Refusal 409 ``not_empty`` where anything lies in it."""
 
-    def changes(self) -> AsyncIterator[Change | ProviderFailed | None]:
+    def changes(self) -> AsyncIterator[Change | ProviderFailed | ProviderSucceeded | None]:
         """The change feed from now on; ``None`` says that changes may have been missed. Ends by raising RemoteError."""
         ...
+
+    async def provider_result(self, remote_op_id: str) -> ProviderResult:
+        """What became of an accepted write behind the remote; Refusal 403 or 404 where that cannot be asked."""
+        ...
+
+    async def failed_at_provider(self) -> list[ProviderResult]:
+        """The accepted writes that a provider gave up on, the newest first, of however many there are."""
+        ...
+
+    async def replay(self, remote_op_id: str) -> None:
+        """Has the remote try a failed one again; Refusal 409 where it is not failed (any more)."""
 
     def credential_changed(self) -> bool:
         """Reads the credential again; whether it differs from the one that was refused last. Never raises."""

@@ -25,6 +25,8 @@ from fsmount.model import (
     Entry,
     Problem,
     ProviderFailed,
+    ProviderResult,
+    ProviderSucceeded,
     Receipt,
     RemotePath,
     Revision,
@@ -37,6 +39,7 @@ from fsmount.remote.credentials import TokenSource
 from fsmount.remote.entries import entries
 from fsmount.remote.feed import Feed
 from fsmount.remote.http import Answer, Call, Client
+from fsmount.remote.provider import Operations
 from fsmount.wire.relayfile import (
     BulkResponse,
     Event,
@@ -102,6 +105,7 @@ class RelayfileRemote:
         self._client = Client(url.origin, self._tokens, timeout=timeout, log=log)
         self._max_batch_bytes = 900_000
         self._feed = Feed(self._events, poll)
+        self._operations = Operations(self._client, url.workspace)
         self._skipped: set[str] = set()
 
     async def __aenter__(self) -> Self:
@@ -176,7 +180,11 @@ class RelayfileRemote:
         answer = await self._client.request(call)
         result = self._written(call, answer)
         return Receipt(
-            path=path, revision=None, remote_op_id=result.op_id or None, correlation_id=answer.correlation_id
+            path=path,
+            revision=None,
+            remote_op_id=result.op_id or None,
+            correlation_id=answer.correlation_id,
+            tombstone=Revision(result.target_revision),
         )
 
     async def copy_metadata(self, upload: Upload, source: RemotePath, revision: Revision | None) -> Receipt:  # noqa: ARG002
@@ -194,12 +202,21 @@ class RelayfileRemote:
         if (await self._page(path, "")).entries:
             raise Refusal(409, code="not_empty", message=f"{path} holds files on the remote")
 
-    def changes(self) -> AsyncIterator[Change | ProviderFailed | None]:
+    def changes(self) -> AsyncIterator[Change | ProviderFailed | ProviderSucceeded | None]:
         return self._feed
 
     def watch_changes(self, looked: Callable[[], None]) -> None:
         """``looked`` is called whenever the feed was read, be it that nothing had changed; it must not block."""
         self._feed.looked = looked
+
+    async def provider_result(self, remote_op_id: str) -> ProviderResult:
+        return await self._operations.result(remote_op_id)
+
+    async def failed_at_provider(self) -> list[ProviderResult]:
+        return await self._operations.failed()
+
+    async def replay(self, remote_op_id: str) -> None:
+        await self._operations.replay(remote_op_id)
 
     def credential_changed(self) -> bool:
         return self._tokens.changed()

@@ -225,3 +225,30 @@ class EventPage(_Wire, frozen=True, kw_only=True):
 
     events: tuple[Event, ...] | None = shown(_empty)
     next_cursor: str | None = shown(_null)
+
+
+class Operation(_Wire, frozen=True, kw_only=True):
+    """`GET /ops/{opId}`: one accepted write or delete on its way to the provider; times are RFC 3339."""
+
+    op_id: str
+    path: str | None = None
+    revision: str | None = None
+    action: str | None = None
+    provider: str | None = None
+    status: str = shown(str)
+    attempt_count: int | None = None
+    next_attempt_at: str | None = None
+    last_error: str | None = None
+    provider_result: dict[str, object] | None = None
+    content_identity: ContentIdentity | None = None
+    correlation_id: str | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    completed_at: str | None = None
+
+
+class OperationPage(_Wire, frozen=True, kw_only=True):
+    """`GET /ops`: newest first; `next_cursor` is an opId, or null at the end."""
+
+    items: tuple[Operation, ...] | None = shown(_empty)
+    next_cursor: str | None = shown(_null)

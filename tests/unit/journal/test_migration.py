@@ -38,7 +38,7 @@ def test_the_schema_is_that_of_a_new_journal(old: Path, tmp_path: Path) -> None:
     Database(old).close()
     Database(tmp_path / "new.db").close()
     assert schema(old) == schema(tmp_path / "new.db")
-    assert schema(old)[0] == SCHEMA_VERSION == 2
+    assert schema(old)[0] == SCHEMA_VERSION == 3
 
 
 def test_ops_keep_their_rows_and_their_order(old: Path) -> None:
