@@ -7,7 +7,6 @@ unknown: that is never a failure of the mount.
 
 from __future__ import annotations
 
-import math
 from collections import deque
 
 import trio
@@ -104,10 +103,10 @@ class Providers:
                 self._log.note("provider", f"results cannot be read: {error.message}", level="debug")
                 await trio.sleep(AGAIN)
                 continue
-            blind = self._connection.feed is Feed.NONE and self._journal.awaits_results()
-            with trio.move_on_after(WITHOUT_FEED if blind else math.inf) as waiting:
+            with trio.move_on_after(WITHOUT_FEED) as waiting:
                 await stirred.wait()
-            self._look_due = self._look_due or waiting.cancelled_caught
+            if waiting.cancelled_caught and self._connection.feed is Feed.NONE:
+                self._look_due = self._look_due or self._journal.awaits_results()
 
     async def _catch_up(self) -> None:
         if self._look_due:

@@ -61,13 +61,13 @@ class ProviderRig(UploadRig):
     async def failed(self, path: str = NOTE) -> tuple[str, Record]:
         remote_op = await self.delivered(path)
         self.remote.provider_fails(remote_op)
-        await wait_all_tasks_blocked(0.02)
+        await wait_all_tasks_blocked(0.005)
         return remote_op, self.the_dead()
 
 
 @pytest.fixture
 async def rig(tmp_path: Path, autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[ProviderRig]:
-    autojump_clock.autojump_threshold = 0.05
+    autojump_clock.autojump_threshold = 0.01
     made = ProviderRig(tmp_path)
     nursery.start_soon(made.run)
     yield made
@@ -75,13 +75,13 @@ async def rig(tmp_path: Path, autojump_clock: MockClock, nursery: trio.Nursery) 
 
 
 async def at_rest() -> None:
-    await wait_all_tasks_blocked(0.02)
+    await wait_all_tasks_blocked(0.005)
 
 
 # what becomes a dead letter
 
 
-async def test_a_failure_makes_a_dead_letter_of_the_accepted_op(rig: ProviderRig) -> None:
+async def test_a_failure_makes_a_dead_letter_of_the_accepted_op(autojump_clock: MockClock, rig: ProviderRig) -> None:
     remote_op = await rig.delivered()
     accepted = rig.overlay.acks[-1][0].op_id
     rig.remote.provider_fails(remote_op, "no such issue")
@@ -95,14 +95,14 @@ async def test_a_failure_makes_a_dead_letter_of_the_accepted_op(rig: ProviderRig
     assert any(note.event == "op.dead" and "provider-failed" in note.message for note in rig.log.all)
 
 
-async def test_its_path_stays_clean(rig: ProviderRig) -> None:
+async def test_its_path_stays_clean(autojump_clock: MockClock, rig: ProviderRig) -> None:
     await rig.failed()
     assert rig.journal.shown(RemotePath(NOTE)) is None
     assert rig.journal.inherited(RemotePath(NOTE)) is None
     assert rig.journal.bodies() == ([], [])
 
 
-async def test_a_delete_that_the_provider_refuses_is_one_too(rig: ProviderRig) -> None:
+async def test_a_delete_that_the_provider_refuses_is_one_too(autojump_clock: MockClock, rig: ProviderRig) -> None:
     await rig.delivered()
     rig.delete(NOTE)
     await rig.settled()
@@ -112,7 +112,9 @@ async def test_a_delete_that_the_provider_refuses_is_one_too(rig: ProviderRig) -
 
 
 @pytest.mark.parametrize(("half", "kind", "path"), [(-2, OpKind.PUT, "/github/b"), (-1, OpKind.DELETE, "/github/a")])
-async def test_either_half_of_a_move_may_fail(rig: ProviderRig, half: int, kind: OpKind, path: str) -> None:
+async def test_either_half_of_a_move_may_fail(
+    autojump_clock: MockClock, rig: ProviderRig, half: int, kind: OpKind, path: str
+) -> None:
     await rig.delivered("/github/a")
     rig.rename("/github/a", "/github/b")
     await rig.settled()
@@ -121,7 +123,7 @@ async def test_either_half_of_a_move_may_fail(rig: ProviderRig, half: int, kind:
     assert (rig.the_dead().op.kind, rig.the_dead().op.path) == (kind, path)
 
 
-async def test_somebody_elses_failure_is_not_ours(rig: ProviderRig) -> None:
+async def test_somebody_elses_failure_is_not_ours(autojump_clock: MockClock, rig: ProviderRig) -> None:
     await rig.delivered()
     rig.providers.told(ProviderFailed(path=RemotePath(NOTE), revision=Revision("rev_99")))
     rig.providers.told(ProviderFailed(path=RemotePath("/github/theirs"), revision=Revision("rev_1")))
@@ -130,7 +132,7 @@ async def test_somebody_elses_failure_is_not_ours(rig: ProviderRig) -> None:
     assert [note.level for note in rig.log.all if note.event == "provider"] == ["debug", "debug"]
 
 
-async def test_what_is_overwritten_is_no_failure_any_more(rig: ProviderRig) -> None:
+async def test_what_is_overwritten_is_no_failure_any_more(autojump_clock: MockClock, rig: ProviderRig) -> None:
     first = await rig.delivered(content=b"1")
     await rig.delivered(content=b"2")
     rig.remote.provider_fails(first)
@@ -138,14 +140,16 @@ async def test_what_is_overwritten_is_no_failure_any_more(rig: ProviderRig) -> N
     assert rig.dead() == []
 
 
-async def test_one_failure_told_twice_is_one_dead_letter(rig: ProviderRig) -> None:
+async def test_one_failure_told_twice_is_one_dead_letter(autojump_clock: MockClock, rig: ProviderRig) -> None:
     remote_op, _ = await rig.failed()
     rig.remote.provider_fails(remote_op)
     await at_rest()
     assert rig.the_dead().attempts == 1
 
 
-async def test_what_the_remote_does_not_call_failed_any_more_is_not(rig: ProviderRig) -> None:
+async def test_what_the_remote_does_not_call_failed_any_more_is_not(
+    autojump_clock: MockClock, rig: ProviderRig
+) -> None:
     remote_op = await rig.delivered()
     rig.remote.provider_fails(remote_op, told=False)
     await rig.remote.replay(remote_op)
@@ -154,7 +158,7 @@ async def test_what_the_remote_does_not_call_failed_any_more_is_not(rig: Provide
     assert rig.dead() == []
 
 
-async def test_where_results_may_not_be_read_the_feeds_word_counts(rig: ProviderRig) -> None:
+async def test_where_results_may_not_be_read_the_feeds_word_counts(autojump_clock: MockClock, rig: ProviderRig) -> None:
     for method in ("provider_result", "failed_at_provider"):
         rig.remote.fail(method, lambda: Refusal(403, code="forbidden"), times=99)
     rig.providers.missed()
@@ -163,7 +167,7 @@ async def test_where_results_may_not_be_read_the_feeds_word_counts(rig: Provider
     assert rig.providers.results is ProviderResults.UNKNOWN
 
 
-async def test_a_question_without_an_answer_is_asked_again(rig: ProviderRig) -> None:
+async def test_a_question_without_an_answer_is_asked_again(autojump_clock: MockClock, rig: ProviderRig) -> None:
     rig.remote.fail("provider_result", Unreachable("gone"), times=2)
     _ = await rig.delivered()
     rig.remote.provider_fails(list(rig.remote.operations)[-1])
@@ -171,7 +175,7 @@ async def test_a_question_without_an_answer_is_asked_again(rig: ProviderRig) -> 
     assert rig.the_dead().reason is Reason.PROVIDER_FAILED
 
 
-async def test_a_failure_that_comes_before_the_answer_waits_for_it(rig: ProviderRig) -> None:
+async def test_a_failure_that_comes_before_the_answer_waits_for_it(autojump_clock: MockClock, rig: ProviderRig) -> None:
     rig.remote.lose_answer("put_many")
     gate = rig.remote.hold("put_many", nth=2)
     rig.save(NOTE, b"1")
@@ -189,7 +193,7 @@ async def test_a_failure_that_comes_before_the_answer_waits_for_it(rig: Provider
 
 
 async def test_what_failed_while_no_daemon_ran_is_found_at_the_start(tmp_path: Path, autojump_clock: MockClock) -> None:
-    autojump_clock.autojump_threshold = 0.05
+    autojump_clock.autojump_threshold = 0.01
     rig = ProviderRig(tmp_path)
     for life in range(2):
         async with trio.open_nursery() as nursery:
@@ -204,7 +208,9 @@ async def test_what_failed_while_no_daemon_ran_is_found_at_the_start(tmp_path: P
     rig.journal.close()
 
 
-async def test_without_a_feed_the_failed_ones_are_asked_for_now_and_then(rig: ProviderRig) -> None:
+async def test_without_a_feed_the_failed_ones_are_asked_for_now_and_then(
+    autojump_clock: MockClock, rig: ProviderRig
+) -> None:
     rig.connection.feed = Feed.NONE
     remote_op = await rig.delivered()
     await at_rest()
@@ -213,7 +219,9 @@ async def test_without_a_feed_the_failed_ones_are_asked_for_now_and_then(rig: Pr
     assert rig.the_dead().remote_op_id == remote_op
 
 
-async def test_only_the_newest_are_remembered(rig: ProviderRig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_only_the_newest_are_remembered(
+    autojump_clock: MockClock, rig: ProviderRig, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(delivered_ops, "REMEMBERED", 3)
     monkeypatch.setattr(delivered_ops, "TRIMMED_EVERY", 4)
     remote_ops = [await rig.delivered(f"/github/{number}") for number in range(8)]
@@ -223,7 +231,7 @@ async def test_only_the_newest_are_remembered(rig: ProviderRig, monkeypatch: pyt
 # what a person does about it
 
 
-async def test_retry_has_it_tried_again_there(rig: ProviderRig) -> None:
+async def test_retry_has_it_tried_again_there(autojump_clock: MockClock, rig: ProviderRig) -> None:
     remote_op, dead = await rig.failed()
     puts = rig.remote.calls["put"] + rig.remote.calls["put_many"]
     rig.journal.retry(dead.op.op_id)
@@ -236,7 +244,7 @@ async def test_retry_has_it_tried_again_there(rig: ProviderRig) -> None:
     assert not rig.journal.awaits_results()
 
 
-async def test_a_second_failure_goes_on_counting(rig: ProviderRig) -> None:
+async def test_a_second_failure_goes_on_counting(autojump_clock: MockClock, rig: ProviderRig) -> None:
     remote_op, dead = await rig.failed()
     rig.journal.retry(dead.op.op_id)
     await rig.settled()
@@ -248,7 +256,9 @@ async def test_a_second_failure_goes_on_counting(rig: ProviderRig) -> None:
 
 
 @pytest.mark.parametrize(("status", "said"), [(403, "ops:replay"), (404, "does not know"), (422, "does not try it")])
-async def test_a_refused_replay_is_a_dead_letter_again(rig: ProviderRig, status: int, said: str) -> None:
+async def test_a_refused_replay_is_a_dead_letter_again(
+    autojump_clock: MockClock, rig: ProviderRig, status: int, said: str
+) -> None:
     _, dead = await rig.failed()
     rig.remote.fail("replay", Refusal(status))
     rig.journal.retry(dead.op.op_id)
@@ -258,7 +268,7 @@ async def test_a_refused_replay_is_a_dead_letter_again(rig: ProviderRig, status:
     assert said in again.message
 
 
-async def test_a_replay_survives_an_outage(rig: ProviderRig) -> None:
+async def test_a_replay_survives_an_outage(autojump_clock: MockClock, rig: ProviderRig) -> None:
     remote_op, dead = await rig.failed()
     rig.remote.fail("replay", Refusal(503), times=2)
     rig.journal.retry(dead.op.op_id)
@@ -267,7 +277,7 @@ async def test_a_replay_survives_an_outage(rig: ProviderRig) -> None:
     assert rig.dead() == []
 
 
-async def test_what_has_succeeded_meanwhile_needs_no_replay(rig: ProviderRig) -> None:
+async def test_what_has_succeeded_meanwhile_needs_no_replay(autojump_clock: MockClock, rig: ProviderRig) -> None:
     remote_op, dead = await rig.failed()
     rig.remote.provider_succeeds(remote_op, told=False)
     rig.journal.retry(dead.op.op_id)
@@ -275,14 +285,14 @@ async def test_what_has_succeeded_meanwhile_needs_no_replay(rig: ProviderRig) ->
     assert (rig.dead(), rig.journal.awaits_results()) == ([], False)
 
 
-async def test_a_success_clears_the_dead_letter(rig: ProviderRig) -> None:
+async def test_a_success_clears_the_dead_letter(autojump_clock: MockClock, rig: ProviderRig) -> None:
     remote_op, _ = await rig.failed()
     rig.remote.provider_succeeds(remote_op)
     await at_rest()
     assert rig.dead() == []
 
 
-async def test_a_success_that_was_missed_clears_it_too(rig: ProviderRig) -> None:
+async def test_a_success_that_was_missed_clears_it_too(autojump_clock: MockClock, rig: ProviderRig) -> None:
     remote_op, _ = await rig.failed()
     rig.remote.provider_succeeds(remote_op, told=False)
     rig.remote.reset_feed()
@@ -290,7 +300,7 @@ async def test_a_success_that_was_missed_clears_it_too(rig: ProviderRig) -> None
     assert rig.dead() == []
 
 
-async def test_a_later_save_supersedes_it(rig: ProviderRig) -> None:
+async def test_a_later_save_supersedes_it(autojump_clock: MockClock, rig: ProviderRig) -> None:
     _, dead = await rig.failed()
     await rig.delivered(content=b"better")
     assert rig.dead() == []
@@ -299,7 +309,7 @@ async def test_a_later_save_supersedes_it(rig: ProviderRig) -> None:
     assert (record.state, record.superseded_by is not None) == (State.DISCARDED, True)
 
 
-async def test_it_does_not_go_after_a_newer_save(rig: ProviderRig) -> None:
+async def test_it_does_not_go_after_a_newer_save(autojump_clock: MockClock, rig: ProviderRig) -> None:
     _, dead = await rig.failed()
     with rig.remote.offline():
         rig.save(NOTE, b"newer")
@@ -308,7 +318,7 @@ async def test_it_does_not_go_after_a_newer_save(rig: ProviderRig) -> None:
     assert refused.value.errno == errno.EBUSY
 
 
-async def test_what_was_given_up_stays_so(rig: ProviderRig) -> None:
+async def test_what_was_given_up_stays_so(autojump_clock: MockClock, rig: ProviderRig) -> None:
     remote_op, dead = await rig.failed()
     rig.journal.discard(dead.op.op_id)
     rig.remote.provider_fails(remote_op)
@@ -319,7 +329,9 @@ async def test_what_was_given_up_stays_so(rig: ProviderRig) -> None:
     assert rig.remote.operations[remote_op].said == "pending"
 
 
-async def test_a_save_that_arrives_while_it_waits_to_be_replayed_replaces_it(rig: ProviderRig) -> None:
+async def test_a_save_that_arrives_while_it_waits_to_be_replayed_replaces_it(
+    autojump_clock: MockClock, rig: ProviderRig
+) -> None:
     _, dead = await rig.failed()
     rig.remote.fail("replay", lambda: Refusal(500), times=99)
     rig.journal.retry(dead.op.op_id)
@@ -329,7 +341,7 @@ async def test_a_save_that_arrives_while_it_waits_to_be_replayed_replaces_it(rig
     assert (rig.dead(), rig.remote.content(NOTE)) == ([], b"newer")
 
 
-async def test_a_remote_of_its_own_begins_with_nothing(rig: ProviderRig) -> None:
+async def test_a_remote_of_its_own_begins_with_nothing(autojump_clock: MockClock, rig: ProviderRig) -> None:
     remote_op = await rig.delivered()
     rig.journal.forget_deliveries()
     rig.remote.provider_fails(remote_op)
@@ -337,7 +349,7 @@ async def test_a_remote_of_its_own_begins_with_nothing(rig: ProviderRig) -> None
     assert rig.dead() == []
 
 
-async def test_an_op_of_an_unknown_name_cannot_be_replayed(rig: ProviderRig) -> None:
+async def test_an_op_of_an_unknown_name_cannot_be_replayed(autojump_clock: MockClock, rig: ProviderRig) -> None:
     rig.remote.lose_answer("put")
     rig.save(NOTE, b"x" * 300_000, base=ABSENT)
     await rig.settled()
