@@ -228,7 +228,7 @@ class EventPage(_Wire, frozen=True, kw_only=True):
 
 
 class Operation(_Wire, frozen=True, kw_only=True):
-    """`GET /ops/{opId}`: one accepted write or delete on its way to the provider; times are RFC 3339."""
+    """A write on its way to the provider behind the server; `action` is `file_upsert` or `file_delete`."""
 
     op_id: str
     path: str | None = None
@@ -236,7 +236,7 @@ class Operation(_Wire, frozen=True, kw_only=True):
     action: str | None = None
     provider: str | None = None
     status: str = shown(str)
-    attempt_count: int | None = None
+    attempt_count: int = shown(int)
     next_attempt_at: str | None = None
     last_error: str | None = None
     provider_result: dict[str, object] | None = None
@@ -248,7 +248,7 @@ class Operation(_Wire, frozen=True, kw_only=True):
 
 
 class OperationPage(_Wire, frozen=True, kw_only=True):
-    """`GET /ops`: newest first; `next_cursor` is an opId, or null at the end."""
+    """`GET /ops`: newest first; `next_cursor` is the last op's id, or null at the end."""
 
     items: tuple[Operation, ...] | None = shown(_empty)
     next_cursor: str | None = shown(_null)

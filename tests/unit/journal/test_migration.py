@@ -14,14 +14,12 @@ from fsmount.model import Base, Digest, Kind, OpId, Reason, RemotePath, Revision
 from tests.model.world import TIMING
 from tests.support.clock import ManualClock
 
-SCHEMA_1 = Path(__file__).with_name("schema1.sql")
 
-
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
+@pytest.fixture(params=["schema1.sql", "schema2.sql"])
+def old(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     path = tmp_path / "journal.db"
     with sqlite3.connect(path) as connection:
-        connection.executescript(SCHEMA_1.read_text())
+        connection.executescript(Path(__file__).with_name(request.param).read_text())
     connection.close()
     return path
 

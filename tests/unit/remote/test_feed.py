@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from fsmount.errors import RemoteError, Unreachable
-from fsmount.model import Change, RemotePath
+from fsmount.model import Change, ProviderFailed, ProviderSucceeded, RemotePath, Revision
 from fsmount.remote.feed import Feed
 from fsmount.wire.relayfile import Event, EventPage
 
@@ -83,12 +83,21 @@ async def test_what_a_change_says(autojump_clock: trio.testing.MockClock) -> Non
 
 async def test_other_events_are_passed_over(autojump_clock: trio.testing.MockClock) -> None:
     log, feed = await _followed()
-    for kind in ("writeback.succeeded", "sync.error", "directory.created", "file.invented"):
+    for kind in ("sync.error", "sync.stale", "directory.created", "file.invented"):
         log.add("/a", kind)
     log.add("", "file.updated")
     await _quiet(feed)
     log.add("/b")
     assert await _paths(feed, 1) == ["/b"]
+
+
+@pytest.mark.parametrize(("kind", "said"), [("failed", ProviderFailed), ("succeeded", ProviderSucceeded)])
+async def test_what_a_provider_did_is_told(
+    autojump_clock: trio.testing.MockClock, kind: str, said: type[ProviderFailed | ProviderSucceeded]
+) -> None:
+    log, feed = await _followed()
+    log.add("/a", f"writeback.{kind}")
+    assert await anext(feed) == said(path=RemotePath("/a"), revision=Revision("rev_4"), at=9.0)
 
 
 async def test_an_error_loses_nothing(autojump_clock: trio.testing.MockClock) -> None:
