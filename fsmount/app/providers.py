@@ -34,8 +34,8 @@ from fsmount.render.advice import next_step_to_look_up
 
 AGAIN = 5.0
 """Seconds until a question that got no answer is asked again."""
-WITHOUT_FEED = 60.0
-"""How often the failed ones are asked for where no feed tells of them."""
+LOOK_EVERY = 60.0
+"""How often the failed ones are asked for, where no feed tells of them or some of ours are among them; seconds."""
 MOST_TOLD = 10_000
 """Words of the feed that wait at most: beyond them, the remote's list is asked instead."""
 MOST_ASKED = 100
@@ -103,10 +103,16 @@ class Providers:
                 self._log.note("provider", f"results cannot be read: {error.message}", level="debug")
                 await trio.sleep(AGAIN)
                 continue
-            with trio.move_on_after(WITHOUT_FEED) as waiting:
+            with trio.move_on_after(LOOK_EVERY) as waiting:
                 await stirred.wait()
-            if waiting.cancelled_caught and self._connection.feed is Feed.NONE:
-                self._look_due = self._look_due or self._journal.awaits_results()
+            if waiting.cancelled_caught:
+                self._look_due = self._look_due or self._may_be_untold()
+
+    def _may_be_untold(self) -> bool:
+        """Whether something may have come to an end of which no feed tells: a success need not be an event."""
+        if self._connection.feed is Feed.NONE and self._journal.awaits_results():
+            return True
+        return bool(self._journal.op_ids(State.DEAD, reasons=(Reason.PROVIDER_FAILED,)))
 
     async def _catch_up(self) -> None:
         if self._look_due:

@@ -10,7 +10,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fsmount.app.providers import WITHOUT_FEED, Providers
+from fsmount.app.providers import LOOK_EVERY, Providers
 from fsmount.errors import Refusal, Unreachable, VerbRefused
 from fsmount.journal import delivered as delivered_ops
 from fsmount.model import (
@@ -215,7 +215,7 @@ async def test_without_a_feed_the_failed_ones_are_asked_for_now_and_then(
     remote_op = await rig.delivered()
     await at_rest()
     rig.remote.provider_fails(remote_op, told=False)
-    await trio.sleep(2 * WITHOUT_FEED)
+    await trio.sleep(2 * LOOK_EVERY)
     assert rig.the_dead().remote_op_id == remote_op
 
 
@@ -289,6 +289,15 @@ async def test_a_success_clears_the_dead_letter(autojump_clock: MockClock, rig: 
     remote_op, _ = await rig.failed()
     rig.remote.provider_succeeds(remote_op)
     await at_rest()
+    assert rig.dead() == []
+
+
+async def test_a_success_of_which_nothing_tells_clears_it_within_a_while(
+    autojump_clock: MockClock, rig: ProviderRig
+) -> None:
+    remote_op, _ = await rig.failed()
+    rig.remote.provider_succeeds(remote_op, told=False)
+    await trio.sleep(2 * LOOK_EVERY)
     assert rig.dead() == []
 
 
