@@ -90,6 +90,12 @@ class Journal(Protocol):
         Nodes and attributes that stand at ``new`` or below are replaced. The ops of the files are ``rename``'s.
         """
 
+    def renamed_there(self, old: RemotePath, new: RemotePath, before: Base, now: Base) -> None:
+        """The remote itself gave the file another name: ops, drafts and local attributes follow.
+
+        What was made from the version ``before`` is made from ``now``; nothing may be unsettled at ``new``.
+        """
+
     def rmdir(self, path: RemotePath) -> None: ...
     def cancel_rmdir(self, path: RemotePath) -> bool:
         """Takes back an rmdir that was never attempted; whether there was one."""

@@ -31,6 +31,7 @@ from fsmount.model import (
 )
 from fsmount.ports import Clock, Details, EventLog, KernelCache, Source, Spool
 from fsmount.vfs.files import Files
+from fsmount.vfs.followed import Followed
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import AtRemote
 from fsmount.vfs.tree import Tree
@@ -56,6 +57,7 @@ class Arrivals:
         self._log = log
         self._tree = tree
         self._files = files
+        self._followed = Followed(ledger, tree, clock)
         self._unexplained: dict[RemotePath, Change] = {}
         self._adopting: list[tuple[AtRemote, Body, Source]] = []
         self._adopted = trio.Event()
@@ -119,6 +121,7 @@ class Arrivals:
         self._explain(path, None if entry is None else entry.revision)
 
     def changed(self, op: Op) -> None:
+        self._tell_renamed(self._followed.came_back(op))
         for path in {op.path, op.target}:
             self._explain(path, None)
             self._outdated(path)
@@ -131,6 +134,9 @@ class Arrivals:
         """
         if change.path in self._own and self._own[change.path] == change.revision:
             return
+        if self._tell_renamed(self._followed.renamed(change)):
+            self._note(change)
+            return
         entry = self._tree.listings.entry(change.path)
         if entry is not None and entry.revision == change.revision:
             self._note(change)
@@ -141,6 +147,17 @@ class Arrivals:
             return
         self._note(change)
         self._outdated(change.path, gone=change.revision is None)
+
+    def _tell_renamed(self, names: tuple[RemotePath, RemotePath] | None) -> bool:
+        """The remote gave a file another name: the kernel looks both up anew."""
+        if names is None:
+            return False
+        for path in names:
+            self._own.pop(path, None)
+            self._unexplained.pop(path, None)
+            self._tell_kernel(path)
+        self._log.note("remote.changed", f"{names[0]} was renamed there", path=names[1], details=Details())
+        return True
 
     def _explain(self, path: RemotePath, revision: str | None) -> None:
         """An op on ``path`` is settled: what the feed said meanwhile was its echo, or somebody else's change."""

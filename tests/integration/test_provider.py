@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -26,7 +27,7 @@ class Consumer:
             trust_env=False,
         )
 
-    def __enter__(self) -> Consumer:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -108,3 +109,24 @@ def test_where_ops_may_not_be_read_the_status_says_so(tmp_path: Path) -> None:
             saved(mount)
             consumer.refuse(NOTE)
             assert mount.dead_letter()["reason"] == "provider-failed"
+
+
+def test_a_draft_that_the_provider_names_is_followed(mount: Mount, consumer: Consumer) -> None:
+    saved(mount)
+    mount.sh(f"chmod 640 $MOUNT{NOTE}")
+    before = mount.out(f"stat -c %i $MOUNT{NOTE}")
+    # A program has it open for writing while its name changes.
+    writer = subprocess.Popen(
+        ["timeout", "-s", "KILL", "20", "bash", "-c",
+         f"exec 3<>$MOUNT{NOTE}; printf '[1, ' >&3; echo held; read; printf '2]' >&3; exec 3>&-"],
+        env=mount.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert writer.stdout is not None
+    assert writer.stdout.readline() == "held\n"
+    consumer.take(consumer.waiting(NOTE)[-1], externalId="42", canonicalPath="/github/42.json")
+    until(lambda: mount.out("ls $MOUNT/github") == "42.json\n", "it has its new name")
+    assert mount.out("stat -c '%i %a' $MOUNT/github/42.json") == f"{before.strip()} 640\n"
+    writer.communicate("\n", timeout=20)
+    mount.delivered()
+    assert mount.server.get("/github/42.json") == b"[1, 2]"
+    assert mount.server.file(NOTE) is None
