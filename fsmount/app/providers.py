@@ -57,7 +57,7 @@ class Providers:
         self._told: deque[Told] = deque()
         self._unsettled: list[Told] = []
         """Told of a write whose own answer is still awaited here."""
-        self._look_due = True
+        self._look_due = False
         self._stirred = trio.Event()
         self._state = connection.state
         self.results = ProviderResults.UNKNOWN
@@ -110,6 +110,8 @@ class Providers:
 
     def _may_be_untold(self) -> bool:
         """Whether something may have come to an end of which no feed tells: a success need not be an event."""
+        if self.results is ProviderResults.UNKNOWN:
+            return False
         if self._connection.feed is Feed.NONE and self._journal.awaits_results():
             return True
         return bool(self._journal.op_ids(State.DEAD, reasons=(Reason.PROVIDER_FAILED,)))

@@ -265,7 +265,7 @@ class RelayfileRemote:
         cursors = f"&cursor={quote(cursor)}" if cursor else ""
         call = self._call("GET", "tree", directory, page=f"&depth=1{cursors}")
         answer = await self._client.request(call)
-        return self._client.decoded(call, answer, _Tree)
+        return self._client.decoded_names(call, answer, _Tree)
 
     async def _rows(self, directory: RemotePath) -> list[TreeEntry]:
         """All pages. When the entry that a cursor names has gone meanwhile (400), it begins anew."""
@@ -353,7 +353,7 @@ class RelayfileRemote:
 
     async def _events(self, query: dict[str, str]) -> EventPage:
         call = Call(method="GET", target=f"{self._prefix}events?{urlencode(query, quote_via=quote)}", path=ROOT)
-        return self._client.decoded(call, await self._client.request(call), _Events)
+        return self._client.decoded_names(call, await self._client.request(call), _Events)
 
     # answers
 

@@ -34,7 +34,7 @@ from fsmount.vfs.files import Files
 from fsmount.vfs.followed import Followed
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import AtRemote
-from fsmount.vfs.tree import Tree
+from fsmount.vfs.tree import Tree, can_hold
 
 OWN = 20_000
 """Paths whose last own revision is remembered, so that its echo in the feed is recognised."""
@@ -209,6 +209,8 @@ class Arrivals:
             return
         while path not in {self._config.remote.root, ROOT}:
             parent = self._tree.inodes.find(parent_of(path))
+            if parent is not None and not can_hold(parent, name_of(path)):
+                return
             if parent is not None:
                 self._kernel.entry_changed(parent.ino, name_of(path))
                 return
