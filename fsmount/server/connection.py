@@ -70,6 +70,7 @@ class Connection:
             return False
         if request is None:
             return False
+        await self._site.ready(request)
         exchange = self._receive(request)
         manner = exchange.manner
         await trio.sleep(manner.delay)

@@ -1,8 +1,10 @@
 """What passes between the HTTP connection and the routes; holds no behaviour of either."""
 
+from typing import TypedDict, Unpack
+
 import msgspec
 
-from fsmount.wire.relayfile import ErrorBody
+from fsmount.wire.relayfile import ErrorBody, MergeConflict
 
 JSON_HEADERS = (("Content-Type", "application/json"),)
 
@@ -28,8 +30,20 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
     headers: tuple[tuple[str, str], ...] = JSON_HEADERS
 
 
+class Members(TypedDict, total=False):
+    """What some error bodies have and others have not."""
+
+    expected_revision: str
+    current_content_preview: str | None
+    reason: str
+    conflicts: tuple[MergeConflict, ...]
+
+
 class Rejected(Exception):
-    """A request that ends in an error body. `correlation_id` is filled in where the request is known."""
+    """A request that ends in an error body. `correlation_id` is filled in where the request is known.
+
+    `members` are further members of the body; `retry_after` is in seconds.
+    """
 
     def __init__(
         self,
@@ -37,17 +51,17 @@ class Rejected(Exception):
         code: str,
         message: str,
         *,
-        expected: str | None = None,
+        retry_after: int | None = None,
         current: str | None = None,
-        preview: str | None = None,
+        **members: Unpack[Members],
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
-        self.expected = expected
+        self.retry_after = retry_after
         self.current = current
-        self.preview = preview
+        self.members = members
 
     def body(self, correlation_id: str) -> ErrorBody:
         """The error body that a client sees."""
@@ -55,9 +69,8 @@ class Rejected(Exception):
             code=self.code,
             message=self.message,
             correlation_id=correlation_id,
-            expected_revision=self.expected,
             current_revision=self.current,
-            current_content_preview=self.preview,
+            **self.members,
         )
 
 
@@ -68,4 +81,5 @@ def answer(status: int, body: msgspec.Struct, *headers: tuple[str, str]) -> Answ
 
 def rejection(rejected: Rejected, correlation_id: str) -> Answer:
     """The answer to a request that was rejected."""
-    return answer(rejected.status, rejected.body(correlation_id))
+    headers = [] if rejected.retry_after is None else [("Retry-After", str(rejected.retry_after))]
+    return answer(rejected.status, rejected.body(correlation_id), *headers)
