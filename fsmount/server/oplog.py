@@ -87,9 +87,9 @@ class OpLog:
         where = "".join(f" AND {name} ?" for name in given)
         return self._select(f"WHERE workspace = ?{where} ORDER BY id DESC LIMIT ?", workspace, *given.values(), limit)
 
-    def waiting(self, workspace: str, limit: int) -> list[StoredOp]:
-        """At most `limit` pending ops, oldest first."""
-        return self._select("WHERE workspace = ? AND status = 'pending' ORDER BY id LIMIT ?", workspace, limit)
+    def waiting(self, workspace: str) -> list[StoredOp]:
+        """Every pending op, oldest first."""
+        return self._select("WHERE workspace = ? AND status = 'pending' ORDER BY id", workspace)
 
     def settle(self, op: StoredOp, status: OpStatus, *, error: str | None, result: str | None) -> None:
         """Note what became of an op at its provider; `result` is JSON text. To be called in a transaction."""

@@ -23,7 +23,6 @@ from fsmount.wire.relayfile import (
     WritebackAck,
 )
 
-BACKLOG = 1024
 _ACTIONS = {"put": "file_upsert", "delete": "file_delete"}
 _KINDS = {action: kind for kind, action in _ACTIONS.items()}
 
@@ -64,7 +63,7 @@ def replay_op(call: Call) -> Answer:
 
 
 def pending(call: Call) -> Answer:
-    """`GET /writeback/pending`: the oldest ops that wait, at most `BACKLOG`."""
+    """`GET /writeback/pending`: every op that waits, oldest first."""
     waiting = [
         PendingWriteback(
             id=op.op_id,
@@ -74,7 +73,7 @@ def pending(call: Call) -> Answer:
             correlation_id=op.correlation_id,
             content_identity=_identity(op),
         )
-        for op in call.store.ops.waiting(call.workspace, BACKLOG)
+        for op in call.store.ops.waiting(call.workspace)
     ]
     return Answer(status=200, body=msgspec.json.encode(waiting))
 

@@ -36,11 +36,11 @@ def served(request: pytest.FixtureRequest) -> Iterator[Target]:
         yield target
         target.http.close()
         return
-    with tempfile.TemporaryDirectory() as folder:
-        with serving(Path(folder), extensions=request.param == "extensions") as server:
-            target = _of(server)
-            yield target
-            target.http.close()
+    extensions = request.param == "extensions"
+    with tempfile.TemporaryDirectory() as folder, serving(Path(folder), extensions=extensions) as server:
+        target = _of(server)
+        yield target
+        target.http.close()
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import quote
 
@@ -47,7 +47,7 @@ class Target:
         token: str | None = None,
         body: object = None,
         headers: dict[str, str] | None = None,
-        **query: str | int,
+        **query: Any,
     ) -> httpx.Response:
         """Any request to a route below the workspace; an empty header is left out, and so is an empty token."""
         bearer = self.token if token is None else token
@@ -61,7 +61,7 @@ class Target:
             f"/v1/workspaces/{quote(self.workspace, safe='')}/{route}",
             params=query,
             headers={name: value for name, value in given.items() if value},
-            **({} if body is None else {"content": body} if isinstance(body, bytes) else {"json": body}),  # type: ignore[arg-type]
+            **_payload(body),
         )
 
     def put(
@@ -71,9 +71,9 @@ class Target:
         made = {"content": content, "contentType": "text/plain", **body}
         return self.call("PUT", "fs/file", path=path, token=token, headers={"If-Match": if_match}, body=made)
 
-    def written(self, path: str, content: str = "x", **body: object) -> str:
+    def written(self, path: str, content: str = "x", **body: Any) -> str:
         """The revision of a file after a PUT that must succeed."""
-        answer = self.put(path, content, **body)  # type: ignore[arg-type]
+        answer = self.put(path, content, **body)
         assert answer.status_code == 202, answer.text
         return str(answer.json()["targetRevision"])
 
@@ -85,18 +85,18 @@ class Target:
         """DELETE /fs/file."""
         return self.call("DELETE", "fs/file", path=path, token=token, headers={"If-Match": if_match})
 
-    def bulk(self, *files: dict[str, object], token: str | None = None) -> httpx.Response:
+    def bulk(self, *files: Mapping[str, object], token: str | None = None) -> httpx.Response:
         """POST /fs/bulk."""
         return self.call("POST", "fs/bulk", body={"files": list(files)}, token=token)
 
-    def tree(self, path: str | None = None, token: str | None = None, **query: str | int) -> list[Json]:
+    def tree(self, path: str | None = None, token: str | None = None, **query: Any) -> list[Json]:
         """The entries of one page of GET /fs/tree; of the test's own directory unless told otherwise."""
         answer = self.call("GET", "fs/tree", path=self.place if path is None else path, token=token, **query)
         assert answer.status_code == 200, answer.text
         entries: list[Json] = answer.json()["entries"]
         return entries
 
-    def listed(self, path: str | None = None, token: str | None = None, **query: str | int) -> list[str]:
+    def listed(self, path: str | None = None, token: str | None = None, **query: Any) -> list[str]:
         """The names below the test's own directory, each with the first letter of its type."""
         start = len(self.place) + 1
         return [f"{entry['type'][0]} {entry['path'][start:]}" for entry in self.tree(path, token=token, **query)]
@@ -115,9 +115,7 @@ class Target:
         """Type and name of each change of a file since `cursor`."""
         start = len(self.place) + 1
         return [
-            (event["type"], event["path"][start:])
-            for event in self.since(cursor)
-            if event["type"].startswith("file.")
+            (event["type"], event["path"][start:]) for event in self.since(cursor) if event["type"].startswith("file.")
         ]
 
     def refuses(self, answer: httpx.Response, status: int, code: str) -> Json:
@@ -133,5 +131,12 @@ class Target:
     def clean(self) -> None:
         """Remove what the test left, as far as the token may."""
         while files := [entry["path"] for entry in self.tree(depth=100) if entry["type"] == "file"]:
-            if not all([self.delete(path).status_code == 202 for path in files]):
+            statuses = {self.delete(path).status_code for path in files}
+            if statuses != {202}:
                 return
+
+
+def _payload(body: object) -> dict[str, Any]:
+    if body is None:
+        return {}
+    return {"content": body} if isinstance(body, bytes) else {"json": body}

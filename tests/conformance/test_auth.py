@@ -238,9 +238,7 @@ def _reads(relay: Target, signing: Sign, grants: list[str], path: str) -> bool:
         ("workspace:mine:write", [], ["/a"]),
     ],
 )
-def test_the_grammar_of_grants(
-    relay: Target, signing: Sign, grant: str, inside: list[str], outside: list[str]
-) -> None:
+def test_the_grammar_of_grants(relay: Target, signing: Sign, grant: str, inside: list[str], outside: list[str]) -> None:
     assert [path for path in inside if not _reads(relay, signing, [grant], path)] == []
     assert [path for path in outside if _reads(relay, signing, [grant], path)] == []
 
