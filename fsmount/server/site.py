@@ -10,6 +10,7 @@ from urllib.parse import quote, unquote
 import msgspec
 
 from fsmount.server import bulk, routes
+from fsmount.server.feed import Live
 from fsmount.server.messages import Answer, Rejected, Request, answer, rejection
 from fsmount.server.paths import normal
 from fsmount.server.routes import Call, Route
@@ -44,6 +45,7 @@ class Site:
         self._issuer = issuer
         self._rules = rules
         self._extensions = extensions
+        self._live = Live(store, rules)
 
     def receive(self, request: Request) -> Exchange:
         """How to treat a request; nothing is done yet."""
@@ -65,6 +67,8 @@ class Site:
 
     def _workspace(self, request: Request, correlation_id: str) -> Exchange:
         workspace, name = _below_workspace(request.path)
+        if (request.method, name) == ("GET", "ws") and workspace:
+            return self._feed(request, workspace, correlation_id)
         found = ROUTES.get((request.method, name))
         is_bulk = (request.method, name) == ("POST", "bulk")
         if not workspace or not (found or is_bulk):
@@ -83,12 +87,20 @@ class Site:
         if found is None:
             return self._bulk(call)
         _, method, route = found
-        return _exchange(call, self._rules.manner(method, _ruled_path(method, call)), lambda: route(call))
+        return _exchange(correlation_id, self._rules.manner(method, _ruled_path(method, call)), lambda: route(call))
+
+    def _feed(self, request: Request, workspace: str, correlation_id: str) -> Exchange:
+        """The live feed: its token comes in the query, for browsers cannot send another header, or as elsewhere."""
+        token = request.query.get("token", "").strip()
+        authorization = f"Bearer {token}" if token else request.headers.get("authorization", "")
+        self._issuer.check(authorization, workspace, "fs:read")
+        manner = self._rules.manner("EVENTS", "/")
+        return _exchange(correlation_id, manner, lambda: self._live.accept(request, workspace))
 
     def _bulk(self, call: Call) -> Exchange:
         files = bulk.parse(call)
         ruled = self._rules.bulk_manner([normal(file.path) for file in files])
-        return _exchange(call, ruled.whole, lambda: bulk.write(call, files, ruled.refused))
+        return _exchange(call.correlation_id, ruled.whole, lambda: bulk.write(call, files, ruled.refused))
 
 
 def log_line(request: Request, status: int | None) -> str:
@@ -97,20 +109,18 @@ def log_line(request: Request, status: int | None) -> str:
     return f"{request.method} {request.path}{'' if path is None else '?path=' + quote(path)} {status or '-'}"
 
 
-def _exchange(call: Call, manner: Manner, perform: Callable[[], Answer]) -> Exchange:
+def _exchange(correlation_id: str, manner: Manner, perform: Callable[[], Answer]) -> Exchange:
     def performed() -> Answer:
         if manner.status is not None:
-            made = Answer(status=manner.status, body=body_of(manner, call.correlation_id))
+            made = Answer(status=manner.status, body=body_of(manner, correlation_id))
         else:
             try:
                 made = perform()
             except Rejected as rejected:
-                made = rejection(rejected, call.correlation_id)
+                made = rejection(rejected, correlation_id)
         if manner.retry_after is None:
             return made
-        return Answer(
-            status=made.status, body=made.body, headers=(*made.headers, ("Retry-After", str(manner.retry_after)))
-        )
+        return msgspec.structs.replace(made, headers=(*made.headers, ("Retry-After", str(manner.retry_after))))
 
     return Exchange(manner=manner, perform=performed)
 

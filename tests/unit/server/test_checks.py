@@ -29,7 +29,6 @@ def test_health_and_keys_need_no_token(call: Caller, plain_call: Caller) -> None
         ("GET", "/v1/workspaces//fs/tree"),
         ("GET", "query"),
         ("GET", "export"),
-        ("GET", "ws"),
         ("GET", "raw"),
         ("POST", "merge"),
         ("POST", "file"),
