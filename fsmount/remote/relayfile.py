@@ -33,7 +33,7 @@ from fsmount.model import (
     parent_of,
 )
 from fsmount.ports import EventLog, Upload
-from fsmount.remote import batch, content, explain, grants
+from fsmount.remote import batch, claims, content, explain
 from fsmount.remote.credentials import TokenSource
 from fsmount.remote.entries import entries
 from fsmount.remote.feed import ChangeFeed
@@ -225,7 +225,7 @@ class RelayfileRemote:
         sockets = Sockets(
             self._url.origin, f"{self._prefix}ws", self._tokens, trust=self._client.trust, timeout=timeout, ping=ping
         )
-        root = () if self._url.root == ROOT else (grants.below(self._url.root),)
+        root = () if self._url.root == ROOT else (claims.below(self._url.root),)
         return ChangeFeed(
             History(self._events),
             None if self._client.proxied else sockets,
@@ -237,8 +237,8 @@ class RelayfileRemote:
 
     async def _granted(self) -> list[list[str]]:
         """Everything that the mount shows, and what the token itself says it may read of that."""
-        narrow = grants.readable(await self._tokens.token(), self._url.root)
-        return [[grants.below(self._url.root)], *([narrow] if narrow else [])]
+        narrow = claims.readable(await self._tokens.token(), self._url.root)
+        return [[claims.below(self._url.root)], *([narrow] if narrow else [])]
 
     # requests
 

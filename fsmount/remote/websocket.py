@@ -8,8 +8,10 @@ the header; no message or exception made here holds it, and none of theirs, whic
 from __future__ import annotations
 
 import ssl
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from math import inf
 from typing import NoReturn, Protocol
 from urllib.parse import quote, urlencode, urlsplit
 
@@ -22,6 +24,7 @@ from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnec
 
 from fsmount import __version__
 from fsmount.errors import InvalidAnswer, Refusal, RemoteError, Unreachable
+from fsmount.remote import claims
 from fsmount.remote.credentials import TokenSource
 from fsmount.remote.translate import silent, unreachable
 from fsmount.wire.relayfile import ErrorBody, Event
@@ -113,6 +116,7 @@ class Sockets:
                 try:
                     await listener.opened()
                     nursery.start_soon(self._keep_alive, socket, stream, listener.alive)
+                    nursery.start_soon(self._run_out, claims.expiry(token))
                     while True:
                         listener.received(_decoded(await socket.get_message()))
                 finally:
@@ -157,6 +161,13 @@ class Sockets:
                 continue
             if trio.current_time() - stream.heard_at >= self._ping:
                 raise Closed(1006, f"{self._origin} has been silent for {2 * self._ping:g} s")
+
+    async def _run_out(self, expiry: float | None) -> None:
+        """Ends the connection with its token: the server would let it be, and the next request be refused."""
+        left = inf if expiry is None else expiry - time.time()
+        if left > 0:
+            await trio.sleep(left)
+            raise Closed(1000, "the credential has run out")
 
     def _cause(self, group: BaseExceptionGroup[BaseException]) -> BaseException:
         """What ended the connection, in our words; a cancellation goes before anything that came with it."""

@@ -1,6 +1,6 @@
-"""What a token says of the paths that it may read (relayfile-api, section 4).
+"""What our own token says: until when it serves, and which paths it may read (relayfile-api, sections 1 and 4).
 
-Invariant: nothing here is trusted for more than a guess at what to ask for; the server decides.
+Invariant: nothing here is trusted for more than a guess at what to ask for and when; the server decides.
 """
 
 from __future__ import annotations
@@ -17,6 +17,12 @@ _PLANES = ("relayfile", "workspace", "*")
 
 class _Claims(msgspec.Struct, frozen=True):
     scopes: str | tuple[str, ...] | None = None
+    exp: float | None = None
+
+
+def expiry(token: str) -> float | None:
+    """When the token runs out, in UTC epoch seconds; None where it does not say."""
+    return _claims(token).exp
 
 
 def readable(token: str, root: RemotePath) -> list[str]:
@@ -33,13 +39,17 @@ def below(root: RemotePath) -> str:
     return join(root, "**")
 
 
-def _scopes(token: str) -> tuple[str, ...]:
+def _claims(token: str) -> _Claims:
     try:
         payload = token.split(".")[1].encode()
-        claims = msgspec.json.decode(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)), type=_Claims)
+        return msgspec.json.decode(base64.urlsafe_b64decode(payload + b"=" * (-len(payload) % 4)), type=_Claims)
     except (IndexError, binascii.Error, msgspec.DecodeError, UnicodeError, RecursionError):
-        return ()
-    return tuple(claims.scopes.split()) if isinstance(claims.scopes, str) else claims.scopes or ()
+        return _Claims()
+
+
+def _scopes(token: str) -> tuple[str, ...]:
+    scopes = _claims(token).scopes
+    return tuple(scopes.split()) if isinstance(scopes, str) else scopes or ()
 
 
 def _filter(scope: str, root: RemotePath) -> str | None:
