@@ -1,6 +1,6 @@
 """The live feed, `GET /fs/ws`: events over a WebSocket in the order of the log (relayfile-api, section 14).
 
-Invariant: the log in the store is the queue. A socket holds no event but the one that it sends, so a reader that is
+Invariant: the log in the store is the queue. A socket holds no event but those that it is sending, so a reader that is
 slow costs neither memory nor anybody's time; catch-up and live events are one sequence without a gap or a repetition.
 """
 
@@ -18,7 +18,7 @@ from fsmount.server.messages import Answer, Request
 from fsmount.server.routes import event_number
 from fsmount.server.rules import Ending, Manner, Rules
 from fsmount.server.store import Store, StoredEvent, rfc3339
-from fsmount.server.stream import Gone
+from fsmount.server.stream import SLICE, Gone
 from fsmount.server.websocket import Socket, handshake
 from fsmount.wire.relayfile import ClientMessage, FeedMessage
 
@@ -28,10 +28,10 @@ UNDELIVERED = 4096
 """Events that may wait for one client, besides those that were there when it came."""
 INLINE = 1024 * 1024
 """Bytes of stored content that go along with an event."""
-PAGE = 64
+PAGE = 100
 LOOK = 0.1
 """Seconds between two looks at the rules while a feed is open."""
-LINGER = 5.0
+LINGER = 2.0
 """Seconds for the client's part of the closing handshake."""
 PARTING = 0.3
 """Seconds in which a server that stops says so."""
@@ -138,12 +138,18 @@ class _Feed:
             await self._live.news()
 
     async def _page(self, socket: Socket) -> bool:
-        """Some events; whether there were any."""
+        """Some events at one go, few where they bring much content; whether there were any."""
         found = self._store.events(self._workspace, after=self._told, newest_first=False, provider=None, limit=PAGE)
+        messages: list[str] = []
+        size = 0
         for event in found:
-            if self._is_wanted(event.path):
-                await socket.send(self._message(event))
             self._told = event.number
+            if self._is_wanted(event.path):
+                messages.append(self._message(event))
+                size += len(messages[-1])
+            if size > SLICE:
+                break
+        await socket.send(*messages)
         return bool(found)
 
     def _is_wanted(self, path: str) -> bool:

@@ -58,10 +58,10 @@ class Socket:
         if trailing:
             self._frames.receive_data(trailing)
 
-    async def send(self, text: str) -> None:
-        """One text message. Raises Gone. A checkpoint."""
+    async def send(self, *texts: str) -> None:
+        """A text message each, at one go. Raises Gone. A checkpoint."""
         async with self._sending:
-            await self._say(TextMessage(data=text))
+            await self._say(*(TextMessage(data=text) for text in texts))
 
     async def close(self, code: int, reason: str) -> None:
         """Begin the closing handshake unless it has begun; quiet where the client is gone. A checkpoint."""
@@ -111,10 +111,10 @@ class Socket:
         async with self._sending:
             await self._say(event)
 
-    async def _say(self, event: Event) -> None:
+    async def _say(self, *events: Event) -> None:
         if self._torn or self._frames.state not in {ConnectionState.OPEN, ConnectionState.REMOTE_CLOSING}:
             raise Gone
-        await self._write(self._frames.send(event))
+        await self._write(b"".join(self._frames.send(event) for event in events))
 
     async def _write(self, content: bytes) -> None:
         self._torn = True
