@@ -85,6 +85,9 @@ def serve(
       truncate        cut the answer's body short
       slow=BYTES/s    send the answer's body so slowly
       times=N         only for the first N requests
+
+    EVENTS is /fs/events and the live feed, of the path /. A rule for it without times=N holds for feeds that are open,
+    too: a STATUS, refuse or drop cuts them within a moment, hang makes them silent until the rule goes.
     """  # noqa: D301 - click's mark for lines that are kept
     from fsmount.server.serve import ServeOptions, run
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -15,6 +15,7 @@ from fsmount.model import (
     Chunk,
     Digest,
     Entry,
+    Feed,
     ProviderFailed,
     Receipt,
     RemotePath,
@@ -74,9 +75,15 @@ class Remote(Protocol):
     async def remove_directory(self, path: RemotePath) -> None:
         """Removes an empty directory; raises Refusal 409 ``not_empty`` where anything lies in it."""
 
-    def changes(self) -> AsyncIterator[Change | ProviderFailed | None]:
-        """The change feed from now on; ``None`` says that changes may have been missed. Ends by raising RemoteError."""
-        ...
+    async def follow(
+        self, told: Callable[[Change | ProviderFailed | None], None], going: Callable[[Feed], None]
+    ) -> None:
+        """The change feed from now on, until it fails by raising RemoteError; the next call goes on where it stopped.
+
+        ``told`` is called with each change; ``None`` says that some may have been missed. ``going`` is called with the
+        way in which changes come now, whenever it changes or the remote was heard from. Neither may block. One call at
+        a time.
+        """
 
     def credential_changed(self) -> bool:
         """Reads the credential again; whether it differs from the one that was refused last. Never raises."""

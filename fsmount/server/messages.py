@@ -1,8 +1,10 @@
 """What passes between the HTTP connection and the routes; holds no behaviour of either."""
 
+from collections.abc import Awaitable, Callable
 from typing import TypedDict, Unpack
 
 import msgspec
+import trio
 
 from fsmount.wire.relayfile import ErrorBody, MergeConflict
 
@@ -10,8 +12,9 @@ JSON_HEADERS = (("Content-Type", "application/json"),)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole request. `path` is still percent-encoded, `query` holds the first value of each name,
-    `headers` have lower-case names. `oversized` says that `body` was longer than the cap and is gone.
+    """One whole request. `path` is still percent-encoded, `query` holds the first value of each name and
+    `values` all of them in their order, `headers` have lower-case names. `oversized` says that `body` was
+    longer than the cap and is gone.
     """  # fmt: skip
 
     method: str
@@ -20,14 +23,24 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     body: bytes = b""
     oversized: bool = False
+    values: tuple[tuple[str, str], ...] = ()
+
+    def every(self, name: str) -> list[str]:
+        """All values that the query gives for `name`."""
+        return [value for given, value in self.values if given == name]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole answer; `headers` leave out Content-Length, which belongs to the connection."""
+    """One whole answer; `headers` leave out Content-Length, which belongs to the connection.
+
+    With `switch` the request was an upgrade: nothing of this is sent, and the stream is handed over together
+    with what the client has already said in the new protocol.
+    """
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = JSON_HEADERS
+    switch: Callable[[trio.abc.Stream, bytes], Awaitable[None]] | None = None
 
 
 class Members(TypedDict, total=False):

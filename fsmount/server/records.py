@@ -46,6 +46,14 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     content: str
 
 
+class Inline(msgspec.Struct, frozen=True, kw_only=True):
+    """What of a file goes along with its event."""
+
+    content: str
+    encoding: str
+    content_type: str
+
+
 class Row(msgspec.Struct, frozen=True, kw_only=True):
     """One row of a listing; a directory has only its path."""
 

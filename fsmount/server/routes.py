@@ -137,7 +137,7 @@ def events(call: Call) -> Answer:
     if direction not in {"asc", "desc"}:
         raise Rejected(400, "bad_request", f"direction is asc or desc, not {direction!r}")
     limit = number(query.get("limit", ""), default=200, most=1000)
-    after = _event_number(call, query.get("cursor") or "")
+    after = event_number(call.store, call.workspace, query.get("cursor") or "")
     if after is None and query.get("cursor") and direction == "desc":
         return answer(200, EventPage())
     found = call.store.events(
@@ -274,12 +274,13 @@ def _event(event: StoredEvent) -> Event:
     )
 
 
-def _event_number(call: Call, cursor: str) -> int | None:
+def event_number(store: Store, workspace: str, cursor: str) -> int | None:
+    """The number of the event that a cursor names; None where the workspace has none such."""
     digits = cursor.removeprefix("evt_")
     if digits == cursor or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
         return None
     number = int(digits)
-    return number if call.store.has_event(call.workspace, number) else None
+    return number if store.has_event(workspace, number) else None
 
 
 def number(text: str, *, default: int, most: int) -> int:

@@ -4,7 +4,7 @@ Invariant: a request that fails one of these checks reaches neither a route nor 
 that of relayfile-api, section 1: an unauthenticated call without a correlation id gets 401, not 400.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from urllib.parse import quote, unquote
 
 import msgspec
@@ -12,6 +12,7 @@ import msgspec
 from fsmount.server import bulk, ops, routes, sync
 from fsmount.server.bearers import Bearers, require, token_of
 from fsmount.server.export import export
+from fsmount.server.feed import Live
 from fsmount.server.jwks import TrustedKeys
 from fsmount.server.limits import DeleteStorm, RateLimit
 from fsmount.server.merge import merge_file
@@ -37,13 +38,15 @@ class Exchange(msgspec.Struct, frozen=True, kw_only=True):
 class Endpoint(msgspec.Struct, frozen=True):
     """One route: the scope that it needs, where that must be granted, and what answers it.
 
-    `place` gives the path that the grant must cover and that permission rules are asked about, None for a
-    route without one. `treat` makes the exchange of a call that passed every check.
+    `places` gives the paths that the grant must cover and that permission rules are asked about, None for a
+    route without one. `treat` makes the exchange of a call that passed every check. A `socket` asks neither for
+    a correlation id nor permission rules (section 14).
     """
 
     scope: str
-    place: Callable[[Request], str | None]
-    treat: Callable[[Call, Rules], Exchange]
+    places: Callable[[Request], Sequence[str] | None]
+    treat: Callable[[Call, "Site"], Exchange]
+    socket: bool = False
 
 
 class Site:
@@ -62,19 +65,20 @@ class Site:
     ) -> None:
         self._store = store
         self._issuer = issuer
-        self._rules = rules
+        self.rules = rules
         self._extensions = extensions
         self._bearers = Bearers(issuer, trusted)
         self._rate_limit = rate_limit
         self._delete_storm = delete_storm
+        self.live = Live(store, rules)
 
     async def ready(self, request: Request) -> None:
         """Get at hand what `receive` will need of elsewhere: another issuer's keys. A checkpoint; raises nothing."""
-        await self._bearers.ready(request.headers.get("authorization", "").removeprefix("Bearer ").strip())
+        await self._bearers.ready(_authorization(request).removeprefix("Bearer ").strip())
 
     def receive(self, request: Request) -> Exchange:
         """How to treat a request; nothing is done yet."""
-        self._rules.refresh()
+        self.rules.refresh()
         correlation_id = request.headers.get("x-correlation-id", "")
         try:
             return self._public(request) or self._workspace(request, correlation_id)
@@ -92,9 +96,9 @@ class Site:
 
     def _workspace(self, request: Request, correlation_id: str) -> Exchange:
         workspace, endpoint, name = _routed(request)
-        principal = self._bearers.principal(token_of(request.headers.get("authorization", "")), workspace)
-        place = endpoint.place(request)
-        require(principal, endpoint.scope, None if place is None else [place])
+        principal = self._bearers.principal(token_of(_authorization(request)), workspace)
+        places = endpoint.places(request)
+        require(principal, endpoint.scope, places)
         call = Call(
             request=request,
             workspace=workspace,
@@ -105,15 +109,16 @@ class Site:
             store=self._store,
             extensions=self._extensions,
         )
-        if place is not None:
-            gate(call, normal(place))
-        if not correlation_id.strip():
-            raise Rejected(400, "bad_request", "missing X-Correlation-Id header")
+        if not endpoint.socket:
+            for place in places or ():
+                gate(call, normal(place))
+            if not correlation_id.strip():
+                raise Rejected(400, "bad_request", "missing X-Correlation-Id header")
         if self._rate_limit is not None:
             self._rate_limit.count(principal)
         if self._delete_storm is not None and request.method == "DELETE":
             self._delete_storm.count(workspace)
-        return endpoint.treat(call, self._rules)
+        return endpoint.treat(call, self)
 
 
 def log_line(request: Request, status: int | None) -> str:
@@ -133,9 +138,7 @@ def _exchange(call: Call, manner: Manner, perform: Callable[[], Answer]) -> Exch
                 made = rejection(rejected, call.correlation_id)
         if manner.retry_after is None:
             return made
-        return Answer(
-            status=made.status, body=made.body, headers=(*made.headers, ("Retry-After", str(manner.retry_after)))
-        )
+        return msgspec.structs.replace(made, headers=(*made.headers, ("Retry-After", str(manner.retry_after))))
 
     return Exchange(manner=manner, perform=performed)
 
@@ -144,34 +147,51 @@ def _settled(made: Answer) -> Exchange:
     return Exchange(manner=Manner(), perform=lambda: made)
 
 
-def _ruled(method: str, route: Route) -> Callable[[Call, Rules], Exchange]:
+def _ruled(method: str, route: Route) -> Callable[[Call, Site], Exchange]:
     """A route that rules know by `method` and its path; by an empty method only rules for any method do."""
-    return lambda call, rules: _exchange(call, rules.manner(method, call.path), lambda: route(call))
+    return lambda call, site: _exchange(call, site.rules.manner(method, call.path), lambda: route(call))
 
 
-def _events(call: Call, rules: Rules) -> Exchange:
+def _events(call: Call, site: Site) -> Exchange:
     """The feed is the root's, whatever path is named."""
-    return _exchange(call, rules.manner("EVENTS", "/"), lambda: routes.events(call))
+    return _exchange(call, site.rules.manner("EVENTS", "/"), lambda: routes.events(call))
 
 
-def _bulk(call: Call, rules: Rules) -> Exchange:
+def _live(call: Call, site: Site) -> Exchange:
+    """The same feed, pushed."""
+    manner = site.rules.manner("EVENTS", "/")
+    return _exchange(call, manner, lambda: site.live.accept(call.request, call.workspace))
+
+
+def _bulk(call: Call, site: Site) -> Exchange:
     """Each file of a bulk is under the rules by itself."""
     files = bulk.parse(call)
-    ruled = rules.bulk_manner([normal(file.path) for file in files])
+    ruled = site.rules.bulk_manner([normal(file.path) for file in files])
     return _exchange(call, ruled.whole, lambda: bulk.write(call, files, ruled.refused))
 
 
-def _listed(request: Request) -> str:
-    return normal(request.query.get("path", "").strip())
+def _authorization(request: Request) -> str:
+    """The header; of a WebSocket's handshake the query, if there is one: browsers cannot send another header."""
+    token = request.query.get("token", "").strip() if request.path.endswith("/fs/ws") else ""
+    return f"Bearer {token}" if token else request.headers.get("authorization", "")
 
 
-def _named(request: Request) -> str:
+def _listed(request: Request) -> list[str]:
+    return [normal(request.query.get("path", "").strip())]
+
+
+def _named(request: Request) -> list[str]:
     # As it was sent: a grant never covers a path without its leading slash.
-    return request.query.get("path", "").strip()
+    return [request.query.get("path", "").strip()]
 
 
-def _root(_: Request) -> str:
-    return "/"
+def _filtered(request: Request) -> list[str]:
+    """Every filter of a feed; without one it is the root's."""
+    return [path.strip() for path in request.every("path") if path.strip()]
+
+
+def _root(_: Request) -> list[str]:
+    return ["/"]
 
 
 def _nowhere(_: Request) -> None:
@@ -189,6 +209,7 @@ ROUTES: dict[str, Endpoint] = {
     "GET fs/query": Endpoint("fs:read", _listed, _ruled("LIST", query)),
     "GET fs/export": Endpoint("fs:read", _listed, _ruled("LIST", export)),
     "GET fs/events": Endpoint("fs:read", _root, _events),
+    "GET fs/ws": Endpoint("fs:read", _filtered, _live, socket=True),
     "GET ops": Endpoint("ops:read", _nowhere, _ruled("", ops.list_ops)),
     "GET ops/{}": Endpoint("ops:read", _nowhere, _ruled("", ops.get_op)),
     "POST ops/{}/replay": Endpoint("ops:replay", _nowhere, _ruled("", ops.replay_op)),

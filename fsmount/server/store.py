@@ -21,7 +21,7 @@ from fsmount.server.acl import Sight
 from fsmount.server.guards import Guards
 from fsmount.server.oplog import OpLog
 from fsmount.server.paths import ancestors, parent, provider
-from fsmount.server.records import Change, Draft, RevisionMismatch, Row, StoredEvent, StoredFile, UnknownCursor
+from fsmount.server.records import Change, Draft, Inline, RevisionMismatch, Row, StoredEvent, StoredFile, UnknownCursor
 from fsmount.server.schema import bring_up_to_date, is_older
 from fsmount.wire.relayfile import ContentIdentity
 
@@ -88,6 +88,7 @@ class Store:
 
     def __init__(self, path: Path, now: Callable[[], int]) -> None:
         self._now = now
+        self._watchers: list[Callable[[], None]] = []
         # Created here so that it is private whatever the umask; SQLite gives its WAL the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self._sql = sqlite3.connect(path, isolation_level=None, timeout=1)
@@ -112,6 +113,10 @@ class Store:
                 self.ops.fill()
                 self.guards.fill()
 
+    def watch(self, changed: Callable[[], None]) -> None:
+        """`changed` is called after every transaction that was kept; it must not block."""
+        self._watchers.append(changed)
+
     def close(self) -> None:
         """Give the database back."""
         self._sql.close()
@@ -128,6 +133,8 @@ class Store:
             if self._sql.in_transaction:
                 self._sql.execute("ROLLBACK")
             raise
+        for changed in self._watchers:
+            changed()
 
     def file(self, workspace: str, path: str) -> StoredFile | None:
         """The file at `path`, with its content."""
@@ -300,6 +307,29 @@ class Store:
         query = {"workspace": workspace, "after": end if after is None else after, "provider": provider, "limit": limit}
         rows = self._sql.execute(_EVENTS.format(past=past, order=order), query)
         return [StoredEvent(**dict(zip(StoredEvent.__struct_fields__, row, strict=True))) for row in rows]
+
+    def head(self, workspace: str, back: int = 0) -> int:
+        """The number of the newest event but `back`; 0 where there are not so many."""
+        row = self._sql.execute(
+            "SELECT id FROM event WHERE workspace = ? ORDER BY id DESC LIMIT 1 OFFSET ?", (workspace, back)
+        ).fetchone()
+        return row[0] if row else 0
+
+    def has_more_events(self, workspace: str, number: int, most: int) -> bool:
+        """Whether more than `most` events come after `number`."""
+        found = self._sql.execute(
+            "SELECT 1 FROM event WHERE workspace = ? AND id > ? LIMIT 1 OFFSET ?", (workspace, number, most)
+        ).fetchone()
+        return found is not None
+
+    def inline(self, workspace: str, path: str, revision: str, most: int) -> Inline | None:
+        """The content of a file that still stands at `revision` and is stored in at most `most` bytes."""
+        row = self._sql.execute(
+            "SELECT content, encoding, content_type FROM file"
+            " WHERE workspace = ? AND path = ? AND revision = ? AND size <= ?",
+            (workspace, path, revision, most),
+        ).fetchone()
+        return row and Inline(content=row[0], encoding=row[1], content_type=row[2])
 
     def has_event(self, workspace: str, number: int) -> bool:
         """Whether that event is this workspace's."""

@@ -415,3 +415,31 @@ class DeadLetterPage(_Wire, frozen=True, kw_only=True):
 
     items: tuple[DeadLetter, ...] | None = shown(_empty)
     next_cursor: str | None = shown(_null)
+
+
+class FeedMessage(_Wire, frozen=True, kw_only=True):
+    """One text frame of `GET /fs/ws`: an event, or the answer to a ping (type `pong`, no path).
+
+    With `inline_content` the frame carries the file as `GET /fs/file` would: `content` is left out where it is empty,
+    `encoding` where it is UTF-8 text.
+    """
+
+    event_id: str | None = None
+    type: str = shown(str)
+    path: str | None = None
+    revision: str | None = None
+    content_hash: str | None = None
+    content_type: str | None = None
+    content: str | None = None
+    encoding: str | None = None
+    inline_content: bool | None = None
+    origin: str | None = None
+    provider: str | None = None
+    correlation_id: str | None = None
+    timestamp: str | None = None
+
+
+class ClientMessage(_Wire, frozen=True, kw_only=True):
+    """What a client says on `GET /fs/ws`: `ping` is all that there is."""
+
+    type: str = shown(str)

@@ -167,14 +167,9 @@ async def only_an_empty_directory_is_removed(remote: Remote, foreign: Foreign) -
 async def the_feed_tells_foreign_changes(remote: Remote, foreign: Foreign) -> None:
     foreign.write("/before", b"0")
     told: list[Change | ProviderFailed | None] = []
-    feed = remote.changes()
-
-    async def follow() -> None:
-        while True:
-            told.append(await anext(feed))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(follow)
+        nursery.start_soon(remote.follow, told.append, lambda _: None)
         revision = await _until_told(foreign, told)
         foreign.remove("/fed")
         while told[-1] is None or told[-1].revision is not None:

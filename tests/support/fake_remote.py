@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -23,7 +23,9 @@ from fsmount.model import (
     Change,
     Chunk,
     Entry,
+    Feed,
     Kind,
+    ProviderFailed,
     Receipt,
     RemotePath,
     Revision,
@@ -121,7 +123,7 @@ class FakeRemote:
         self._announce(None)
 
     def break_feed(self, error: RemoteError) -> None:
-        """The feed raises ``error`` once everything before it was told; the next ``changes()`` goes on behind it."""
+        """The feed raises ``error`` once everything before it was told; the next ``follow`` goes on behind it."""
         self._announce(error)
 
     def renew(self) -> None:
@@ -200,10 +202,14 @@ class FakeRemote:
     async def remove_directory(self, path: RemotePath) -> None:
         await self._call("remove_directory", path, lambda: self._remove_directory(path))
 
-    def changes(self) -> AsyncIterator[Change | None]:
+    async def follow(
+        self, told: Callable[[Change | ProviderFailed | None], None], going: Callable[[Feed], None]
+    ) -> None:
         if self._feed_at is None:
             self._feed_at = len(self._events)
-        return _Feed(self)
+        going(Feed.LIVE)
+        while True:
+            told(await self._next_change())
 
     def credential_changed(self) -> bool:
         changed, self._renewed = self._renewed, False
@@ -343,9 +349,9 @@ class FakeRemote:
         self._moved.set()
         self._moved = trio.Event()
 
-    async def next_change(self) -> Change | None:
+    async def _next_change(self) -> Change | None:
         """The next entry of the feed; waits for one."""
-        await self._before(self._begin("changes", RemotePath("/")))
+        await self._before(self._begin("follow", RemotePath("/")))
         at = self._feed_at or 0
         while at >= len(self._events):
             await self._moved.wait()
@@ -354,17 +360,6 @@ class FakeRemote:
         if isinstance(change, RemoteError):
             raise change
         return change
-
-
-class _Feed:
-    def __init__(self, remote: FakeRemote) -> None:
-        self._remote = remote
-
-    def __aiter__(self) -> AsyncIterator[Change | None]:
-        return self
-
-    async def __anext__(self) -> Change | None:
-        return await self._remote.next_change()
 
 
 def _after(struck: list[Fault], result: T = None) -> T:  # type: ignore[assignment]

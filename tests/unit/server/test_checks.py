@@ -28,7 +28,6 @@ def test_health_and_keys_need_no_token(call: Caller, plain_call: Caller) -> None
         ("GET", "/v1/workspaces/local/fs"),
         ("GET", "/v1/workspaces/local/fs/tree/"),
         ("GET", "/v1/workspaces//fs/tree"),
-        ("GET", "ws"),
         ("GET", "raw"),
         ("POST", "file"),
         ("HEAD", "file"),
