@@ -6,6 +6,7 @@ import shutil
 import pytest
 from hypothesis import settings
 
+from tests.conformance import sections
 from tests.support.mount import mount
 from tests.support.server import relay_server
 
@@ -20,15 +21,29 @@ if os.environ.get("CI"):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-mount", action="store_true", help="leave out the tests that need a real FUSE mount")
+    foreign = parser.getgroup("relayfile", "the server that tests/conformance looks at, instead of our own")
+    foreign.addoption("--relayfile-url", metavar="URL", default="", help="such as http://HOST:PORT")
+    foreign.addoption("--relayfile-workspace", metavar="W", default="local", help="the workspace that the token opens")
+    foreign.addoption("--relayfile-token", metavar="TOKEN", default="", help="a token with every scope")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    for test in items:
+        sections.note(test)
     reason = _why_no_mount(config)
     if reason is None:
         return
     for test in items:
         if test.get_closest_marker("mount") is not None:
             test.add_marker(pytest.mark.skip(reason=reason))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = sections.table(terminalreporter)
+    if lines:
+        terminalreporter.section("conformance to relayfile-api.md")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 def _why_no_mount(config: pytest.Config) -> str | None:

@@ -11,13 +11,15 @@ import trio
 from fsmount.app.providers import Providers
 from fsmount.connection import Connection
 from fsmount.errors import Refusal, RemoteError
-from fsmount.model import Change, Feed, ProviderFailed, ProviderSucceeded
+from fsmount.model import Change, Feed, Told
 from fsmount.ports import Clock, EventLog
 from fsmount.remote.relayfile import RelayfileRemote
 from fsmount.vfs.filesystem import Filesystem
 
 AGAIN = 5.0
 """Seconds until a feed that failed is asked again."""
+REFUSED = 60
+"""How many times as long it takes until a feed that this credential may not follow is asked again with it."""
 
 
 class Following:
@@ -40,35 +42,46 @@ class Following:
         self._log = log
         self.last_event_at: float | None = None
         """UTC epoch seconds."""
-        remote.watch_changes(self._answered)
 
     async def run(self) -> None:
-        """Until the remote turns out to have no feed for this credential."""
+        """Until cancelled."""
         while True:
             try:
-                await self._follow()
+                await self._remote.follow(self._told, self._going)
             except RemoteError as error:
-                if self._connection.feed is not Feed.NONE:
-                    self._connection.feed = Feed.NONE
-                    self._filesystem.listings.renew()
-                if isinstance(error, Refusal) and error.status in (403, 404):
-                    self._log.note("connection", f"no change feed: {error.message}", level="warning")
-                    return
-                # Whether it is the feed alone, the way to the remote or the credential: a probe tells.
-                self._connection.suspect()
+                self._going(Feed.NONE)
+                await self._wait_after(error)
+
+    async def _wait_after(self, error: RemoteError) -> None:
+        if isinstance(error, Refusal) and error.status in (403, 404):
+            self._log.note("connection", f"no change feed: {error.message}", level="warning")
+            await self._wait_for_credential()
+            return
+        # Whether it is the feed alone, the way to the remote or the credential: a probe tells.
+        self._connection.suspect()
+        await trio.sleep(AGAIN)
+
+    async def _wait_for_credential(self) -> None:
+        """Until another one may be granted more, or it is time to try the same one."""
+        refused = self._remote.credentials_taken
+        for _ in range(REFUSED):
             await trio.sleep(AGAIN)
+            if self._remote.credentials_taken != refused:
+                return
 
-    async def _follow(self) -> None:
-        async for change in self._remote.changes():
-            self.last_event_at = self._clock.now()
-            if change is None:
-                self._filesystem.arrivals.missed()
-                self._providers.missed()
-            elif isinstance(change, Change):
-                self._filesystem.arrivals.remote_changed(change)
-            elif isinstance(change, ProviderFailed | ProviderSucceeded):
-                self._providers.told(change)
+    def _told(self, told: Told | None) -> None:
+        self.last_event_at = self._clock.now()
+        if told is None:
+            self._filesystem.arrivals.missed()
+            self._providers.missed()
+        elif isinstance(told, Change):
+            self._filesystem.arrivals.remote_changed(told)
+        else:
+            self._providers.told(told)
 
-    def _answered(self) -> None:
-        self._connection.feed = Feed.POLLING
-        self._connection.heard()
+    def _going(self, feed: Feed) -> None:
+        before, self._connection.feed = self._connection.feed, feed
+        if feed is not Feed.NONE:
+            self._connection.heard()
+        elif before is not Feed.NONE:
+            self._filesystem.listings.renew()

@@ -32,7 +32,33 @@ from fsmount.errors import UsageError
 @click.option(
     "--rules", type=click.Path(dir_okay=False, path_type=Path), help="Refuse, delay or lose requests as this file says."
 )
-def serve(data: Path | None, listen: str, workspace: str, rules: Path | None) -> int:
+@click.option(
+    "--jwks", metavar="URL", help="Believe the tokens of another issuer too, whose public keys are at this URL."
+)
+@click.option(
+    "--rate-limit",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    help="Answer 429 beyond N requests a minute of one token's subject.  [default: no limit]",
+)
+@click.option(
+    "--body-cap",
+    metavar="BYTES",
+    type=click.IntRange(min=1),
+    default=1024 * 1024,
+    show_default=True,
+    help="Answer 413 to a longer request.",
+)
+def serve(
+    data: Path | None,
+    listen: str,
+    workspace: str,
+    rules: Path | None,
+    jwks: str | None,
+    rate_limit: int,
+    body_cap: int,
+) -> int:
     """Run a relayfile-compatible server, for tests, trials and demonstrations.
 
     Prints one line when it is ready: 'serving REMOTE  token-file FILE'. Both go straight to 'fsmount mount REMOTE
@@ -59,14 +85,35 @@ def serve(data: Path | None, listen: str, workspace: str, rules: Path | None) ->
       truncate        cut the answer's body short
       slow=BYTES/s    send the answer's body so slowly
       times=N         only for the first N requests
+
+    EVENTS is /fs/events and the live feed, of the path /. A rule for it without times=N holds for feeds that are open,
+    too: a STATUS, refuse or drop cuts them within a moment, hang makes them silent until the rule goes.
     """  # noqa: D301 - click's mark for lines that are kept
     from fsmount.server.serve import ServeOptions, run
 
     host, port = _address(listen)
     _check_workspace(workspace)
+    _check_jwks(jwks)
     return run(
-        ServeOptions(data=data or state_home() / "serve", host=host, port=port, workspace=workspace, rules=rules)
+        ServeOptions(
+            data=data or state_home() / "serve",
+            host=host,
+            port=port,
+            workspace=workspace,
+            rules=rules,
+            jwks=jwks,
+            rate_limit=rate_limit,
+            body_cap=body_cap,
+        )
     )
+
+
+def _check_jwks(url: str | None) -> None:
+    """Raises UsageError for what cannot be fetched; only what the network gives, never a file of this machine."""
+    if url is not None and re.fullmatch(r"https?://[^\s/]+(/\S*)?", url) is None:
+        raise UsageError(
+            f"--jwks {url!r} is no HTTP URL", hint="such as https://auth.example.org/.well-known/jwks.json"
+        )
 
 
 def _check_workspace(name: str) -> None:

@@ -17,6 +17,7 @@ from fsmount.model.files import (
     ProviderResult,
     ProviderState,
     ProviderSucceeded,
+    Told,
     content_type_of,
 )
 from fsmount.model.mount import (
@@ -112,6 +113,7 @@ __all__ = [
     "State",
     "Theirs",
     "Timing",
+    "Told",
     "Totals",
     "Traffic",
     "Transfer",

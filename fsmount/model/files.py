@@ -96,6 +96,10 @@ class ProviderSucceeded(Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
+Told = Change | ProviderFailed | ProviderSucceeded
+"""What a change feed tells."""
+
+
 class ProviderState(StrEnum):
     """How far a write that the remote accepted has come with the provider behind it. ``unknown``: a word that is new
     to us.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from msgspec import Struct
@@ -11,16 +11,15 @@ from fsmount.errors import RemoteError
 from fsmount.model import (
     Base,
     Capabilities,
-    Change,
     Chunk,
     Digest,
     Entry,
-    ProviderFailed,
+    Feed,
     ProviderResult,
-    ProviderSucceeded,
     Receipt,
     RemotePath,
     Revision,
+    Told,
 )
 from fsmount.ports.stores import Source
 
@@ -76,9 +75,13 @@ class Remote(Protocol):
     async def remove_directory(self, path: RemotePath) -> None:
         """Removes an empty directory; raises Refusal 409 ``not_empty`` where anything lies in it."""
 
-    def changes(self) -> AsyncIterator[Change | ProviderFailed | ProviderSucceeded | None]:
-        """The change feed from now on; ``None`` says that changes may have been missed. Ends by raising RemoteError."""
-        ...
+    async def follow(self, told: Callable[[Told | None], None], going: Callable[[Feed], None]) -> None:
+        """The change feed from now on, until it fails by raising RemoteError; the next call goes on where it stopped.
+
+        ``told`` is called with each change; ``None`` says that some may have been missed. ``going`` is called with the
+        way in which changes come now, whenever it changes or the remote was heard from. Neither may block. One call at
+        a time.
+        """
 
     async def provider_result(self, remote_op_id: str) -> ProviderResult:
         """What became of an accepted write behind the remote; Refusal 403 or 404 where that cannot be asked."""

@@ -39,12 +39,15 @@ class TokenSource:
         self._asked_at = -_ASK_AGAIN
         self._warned = False
         self._reading = trio.Lock()
+        self._last: str | None = None
+        self.taken = 0
+        """How many times a token was taken that was not the one before it."""
 
     async def token(self) -> str:
         """The token in use, read on first need. Raises Refusal 401 where there is none. A checkpoint."""
         async with self._reading:
             if self._token is None:
-                self._token = await self._read()
+                return self._take(await self._read())
             return self._token
 
     async def renewed(self, refused: str) -> str | None:
@@ -57,7 +60,7 @@ class TokenSource:
                 self._token = None
                 self._refused = refused
                 self._asked_at = trio.current_time()
-                self._token = await self._read()
+                self._take(await self._read())
             return self._token if self._token != refused else None
 
     def changed(self, *, asked: bool = False) -> bool:
@@ -79,7 +82,7 @@ class TokenSource:
             return False
         if found == (self._refused or self._token):
             return False
-        self._token = found
+        self._take(found)
         return True
 
     def hides(self, text: str) -> str:
@@ -88,6 +91,13 @@ class TokenSource:
             if secret is not None and len(secret) >= _SECRET:
                 text = text.replace(secret, "***")
         return text
+
+    def _take(self, token: str) -> str:
+        if token != self._last:
+            self._last = token
+            self.taken += 1
+        self._token = token
+        return token
 
     async def _read(self) -> str:
         if self._credentials.token_file is not None:

@@ -1,142 +1,249 @@
-"""relayfile's change feed, by polling ``GET /fs/events``.
+"""relayfile's change feed: live by WebSocket where that goes, else by polling, and back again.
 
-Invariant: the cursor and what was fetched but not yet told outlive every error and cancellation, so that the next
-``changes()`` goes on where the last one stopped; what cannot be told one by one is told as ``None``.
+Invariant: the feed is called live only while a connection is open from which on nothing was missed: after each
+handshake the log is read on over HTTP, or, where that is forbidden, everything is told to be looked at again.
+The history and the patience with the server outlive every error, so that ``follow`` goes on where it stopped.
 
-A server answers a cursor that it does not know with its first events (relayfile-api, section 13), and a server that was
-set up anew has a head below ours; both are a reset.
+    not live ──a socket opens, the log is read on──> live
+    live     ──the socket ends──────────────────────> not live: polled each second, a new socket tried with backoff
 """
 
 from __future__ import annotations
 
-import re
-from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import Self
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from math import inf
+from typing import NoReturn, Protocol
 
 import trio
 
-from fsmount.model import Change, Digest, ProviderFailed, ProviderSucceeded, RemotePath, Revision
-from fsmount.remote.entries import epoch
-from fsmount.wire.relayfile import Event, EventPage
+from fsmount.errors import Refusal, RemoteError
+from fsmount.model import Feed
+from fsmount.remote.history import History, Tell
+from fsmount.remote.websocket import Closed, Frame, Listener
 
-PAGE = 1000
-HEAD_EVERY = 5.0
-"""Seconds between two looks at the head while nothing comes after the cursor: an emptied log shows in no other way."""
-CHANGES = ("file.created", "file.updated", "file.deleted")
-PROVIDER: dict[str, type[ProviderFailed | ProviderSucceeded]] = {
-    "writeback.failed": ProviderFailed,
-    "writeback.succeeded": ProviderSucceeded,
-}
-SYSTEM = "system"
-_NUMBERED = re.compile(r"evt_(\d{1,18})")
-Told = Change | ProviderFailed | ProviderSucceeded
-Fetch = Callable[[dict[str, str]], Awaitable[EventPage]]
+SHORTEST = 0.1
+LONGEST = 30.0
+"""Seconds between two tries to open a socket: full jitter up to a bound that doubles."""
+STEADY = 30.0
+"""Seconds of a connection after which the next one is tried without patience."""
+ELSEWHERE = 300.0
+"""Seconds until a server that has no live feed is asked for one again."""
+UNVERIFIED = 30.0
+"""Seconds between two looks at everything, while a live feed cannot be checked against the log."""
+OVERFLOW = 1013
+Going = Callable[[Feed], None]
+Granted = Callable[[], Awaitable[Sequence[Sequence[str]]]]
+Query = Sequence[tuple[str, str]]
 
 
-class Feed(AsyncIterator[Told | None]):
-    """The one feed of a remote. ``fetch`` makes the request with these query members; ``poll`` is in seconds."""
+class Sockets(Protocol):
+    """Where live connections come from: ``websocket.Sockets``."""
 
-    def __init__(self, fetch: Fetch, poll: float) -> None:
-        self._fetch = fetch
+    async def listen(self, query: Query, listener: Listener) -> NoReturn: ...
+
+
+class ChangeFeed:
+    """The one feed of a remote. Without ``sockets`` it is polled, every ``poll`` seconds.
+
+    ``root`` are the filters for what the mount shows, none for everything; ``granted`` gives those to try, one set
+    after the other, with a credential that may not see everything. ``note`` is told why the feed is not live.
+    """
+
+    def __init__(
+        self,
+        history: History,
+        sockets: Sockets | None,
+        *,
+        poll: float,
+        root: Sequence[str] = (),
+        granted: Granted | None = None,
+        note: Callable[[str], None] | None = None,
+    ) -> None:
+        self._history = history
+        self._sockets = sockets
         self._poll = poll
-        self._cursor: str | None = None
-        self._looked = False
-        self._head_due = 0.0
-        self._waiting: deque[Told | None] = deque()
-        self._reading = trio.Lock()
-        self.looked: Callable[[], None] = lambda: None
-        """Called after each request that was answered, whether or not there was anything new."""
+        self._root = root
+        self._granted = granted
+        self._note = note
+        self._noted = ""
+        self._failures = 0
+        self._due = -inf
 
-    def __aiter__(self) -> Self:
-        return self
-
-    async def __anext__(self) -> Told | None:
-        """The next change, or None where some may have been missed: at the start and after a reset; waits for one.
-
-        Raises RemoteError, and can be asked again then.
-        """
-        async with self._reading:
-            while not self._waiting:
-                if self._looked:
-                    await trio.sleep(self._poll)
-                self._looked = True
-                await self._look()
-                self.looked()
-            return self._waiting.popleft()
-
-    async def _look(self) -> None:
-        """One request where the log goes on from the cursor; the head is asked for where that could hide a reset."""
-        if self._cursor is None:
-            await self._begin()
-        elif not await self._follow(self._cursor) and trio.current_time() >= self._head_due:
-            head = await self._head()
-            if head != self._cursor and _is_before(head, self._cursor):
-                self._reset(head)
-
-    async def _begin(self) -> None:
-        self._cursor = await self._head()
-        self._waiting.append(None)
-
-    async def _head(self) -> str:
-        page = await self._fetch({"direction": "desc", "limit": "1"})
-        self._head_due = trio.current_time() + HEAD_EVERY
-        return page.events[0].event_id if page.events else ""
-
-    async def _follow(self, cursor: str) -> bool:
-        """Reads on from the cursor to the end; whether there was anything."""
-        before = cursor
+    async def follow(self, tell: Tell, going: Going) -> None:
+        """Tells every change from now on, until it fails by raising RemoteError. One call at a time."""
         while True:
-            after = {"cursor": cursor} if cursor else {}
-            page = await self._fetch({**after, "limit": str(PAGE)})
-            events = page.events or ()
-            if events and _is_known(events[0].event_id, cursor):
-                self._reset(await self._head())
-                return True
-            self._waiting += [told for event in events if (told := _told(event)) is not None]
-            if events:
-                self._cursor = cursor = events[-1].event_id
-            if not events or page.next_cursor is None:
-                return cursor != before
+            try:
+                await self._history.look(tell)
+            except Refusal as refusal:
+                if refusal.status != 403 or self._sockets is None or self._granted is None:
+                    raise
+                await self._follow_unverified(self._sockets, await self._granted(), tell, going, refusal)
+            else:
+                going(Feed.POLLING)
+                await self._follow_verified(tell, going)
 
-    def _reset(self, head: str) -> None:
-        self._waiting.append(None)
-        self._cursor = head
+    async def _follow_verified(self, tell: Tell, going: Going) -> None:
+        """Live or polled, whichever goes, until a poll fails."""
+        live = _Verified(self._history, tell, going)
+        failed: RemoteError | None = None
+        async with trio.open_nursery() as nursery:
+            if self._sockets is not None:
+                nursery.start_soon(self._stay_live, self._sockets, live)
+            try:
+                await self._poll_meanwhile(live)
+            except RemoteError as error:
+                failed = error
+                nursery.cancel_scope.cancel()
+        if failed is not None:
+            raise failed
+
+    async def _poll_meanwhile(self, live: _Verified) -> None:
+        while True:
+            await trio.sleep(self._poll)
+            await live.ended.wait()
+            await live.look()
+
+    async def _stay_live(self, sockets: Sockets, live: _Verified) -> None:
+        while True:
+            await trio.sleep_until(self._due)
+            await self._connect(sockets, self._root, live)
+
+    async def _connect(self, sockets: Sockets, filters: Sequence[str], live: _Verified | _Unverified) -> RemoteError:
+        """One connection to its end; what ended it, after which the next one is due later or sooner."""
+        began, cursor = trio.current_time(), self._history.cursor
+        try:
+            await sockets.listen(self._asked(filters), live)
+        except RemoteError as error:
+            lasted, moved = trio.current_time() - began, self._history.cursor != cursor
+            self._due = trio.current_time() + self._pause(error, lasted, moved=moved)
+            self._note_once(f"no live feed: {error.message}")
+            return error
+        finally:
+            live.end()
+
+    def _asked(self, filters: Sequence[str]) -> list[tuple[str, str]]:
+        """From the cursor on. Without one the log was empty: what came since then is among the last hundred events."""
+        cursor = self._history.cursor
+        return [*([("cursor", cursor)] if cursor else []), *(("path", filter_) for filter_ in filters)]
+
+    def _pause(self, error: RemoteError, lasted: float, *, moved: bool) -> float:
+        """Seconds until a socket is tried again."""
+        if isinstance(error, Refusal) and _is_for_good(error.status):
+            return ELSEWHERE
+        if lasted >= STEADY:
+            self._failures = 0
+        if isinstance(error, Closed) and error.code == OVERFLOW and moved:
+            return 0.0
+        bound = min(LONGEST, SHORTEST * 2.0 ** min(self._failures, 16))
+        self._failures += 1
+        return random.uniform(0.0, bound)  # noqa: S311 - spreads the load, guards nothing
+
+    def _note_once(self, why: str) -> None:
+        if why != self._noted and self._note is not None:
+            self._noted = why
+            self._note(why)
+
+    async def _follow_unverified(
+        self, sockets: Sockets, granted: Sequence[Sequence[str]], tell: Tell, going: Going, refusal: Refusal
+    ) -> None:
+        """One connection of a credential that may not read the log. Raises ``refusal`` where there is no live feed."""
+        await trio.sleep_until(self._due)
+        for filters in granted:
+            live = _Unverified(self._history, tell, going)
+            error = await self._connect_unverified(sockets, filters, live)
+            if live.was_open:
+                return
+            if not isinstance(error, Refusal):
+                raise error
+            if error.status != 403:
+                raise refusal if _is_for_good(error.status) else error
+        raise refusal
+
+    async def _connect_unverified(self, sockets: Sockets, filters: Sequence[str], live: _Unverified) -> RemoteError:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(live.look_again)
+            error = await self._connect(sockets, filters, live)
+            nursery.cancel_scope.cancel()
+        return error
 
 
-def _told(event: Event) -> Told | None:
-    """What the event says of a file; None for any other event."""
-    if not event.path.startswith("/"):
-        return None
-    if event.type in PROVIDER:
-        revision = Revision(event.revision) if event.revision else None
-        return PROVIDER[event.type](path=RemotePath(event.path), revision=revision, at=epoch(event.timestamp))
-    if event.type not in CHANGES:
-        return None
-    deleted = event.type == "file.deleted"
-    return Change(
-        path=RemotePath(event.path),
-        revision=None if deleted else Revision(event.revision),
-        digest=Digest(event.content_hash) if event.content_hash and not deleted else None,
-        at=epoch(event.timestamp),
-        system=event.origin == SYSTEM,
-    )
+class _Verified:
+    """A connection, again and again, of which the log tells what it missed."""
+
+    def __init__(self, history: History, tell: Tell, going: Going) -> None:
+        self._history = history
+        self._tell = tell
+        self._going = going
+        self.ended = trio.Event()
+        """Set while there is none."""
+        self.ended.set()
+
+    async def opened(self) -> None:
+        await self._history.look(self._tell, closely=True)
+        self.ended = trio.Event()
+        self._going(Feed.LIVE)
+
+    def received(self, frame: Frame) -> None:
+        self._history.take(frame, self._tell)
+        self._going(Feed.LIVE)
+
+    def alive(self) -> None:
+        self._going(Feed.LIVE)
+
+    def end(self) -> None:
+        """The connection is over, if there was any."""
+        if not self.ended.is_set():
+            self.ended.set()
+            self._going(Feed.POLLING)
+
+    async def look(self) -> None:
+        """Polls. Raises RemoteError."""
+        await self._history.look(self._tell)
+        self._going(Feed.POLLING if self.ended.is_set() else Feed.LIVE)
 
 
-def _number(event_id: str) -> int | None:
-    match = _NUMBERED.fullmatch(event_id)
-    return int(match[1]) if match else None
+class _Unverified:
+    """One connection that nothing can be compared with: everything is to be looked at again when it opens, and now and
+    then.
+    """
+
+    def __init__(self, history: History, tell: Tell, going: Going) -> None:
+        self._history = history
+        self._tell = tell
+        self._going = going
+        self._open = trio.Event()
+
+    @property
+    def was_open(self) -> bool:
+        """Whether the server has accepted it."""
+        return self._open.is_set()
+
+    async def opened(self) -> None:
+        self._history.begin_anew(self._tell)
+        self._open.set()
+        self._going(Feed.LIVE)
+
+    def received(self, frame: Frame) -> None:
+        self._history.take(frame, self._tell)
+        self._going(Feed.LIVE)
+
+    def alive(self) -> None:
+        self._going(Feed.LIVE)
+
+    def end(self) -> None:
+        """The connection is over, if there was any."""
+        if self.was_open:
+            self._going(Feed.NONE)
+
+    async def look_again(self) -> None:
+        """While it is open, and until cancelled."""
+        await self._open.wait()
+        while True:
+            await trio.sleep(UNVERIFIED)
+            self._tell(None)
 
 
-def _is_before(head: str, cursor: str) -> bool:
-    """Whether the feed ends before ``cursor``: nothing is left of it, or its head has a smaller number."""
-    if not head:
-        return True
-    ours, theirs = _number(cursor), _number(head)
-    return ours is not None and theirs is not None and theirs < ours
-
-
-def _is_known(first: str, cursor: str) -> bool:
-    """Whether an event that should come after ``cursor`` is that one or an earlier one."""
-    ours, theirs = _number(cursor), _number(first)
-    return first == cursor or (ours is not None and theirs is not None and theirs <= ours)
+def _is_for_good(status: int) -> bool:
+    """Whether an answer in place of an upgrade says that there is no live feed, and not that there is none just now."""
+    return status == 501 or (status < 500 and status not in {401, 403, 408, 425, 429})

@@ -16,6 +16,7 @@ import zlib
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urljoin
+from urllib.request import getproxies, proxy_bypass
 
 import httpx
 import msgspec
@@ -88,15 +89,19 @@ class Client:
         self._tokens = tokens
         self._timeout = timeout
         self._log = log
-        secure = origin.startswith("https:")
+        self.trust = ssl.create_default_context() if origin.startswith("https:") else None
+        """Whom to believe under TLS; None without it."""
+        direct = _is_loopback(httpx.URL(origin).host)
+        self.proxied = not direct and _is_proxied(httpx.URL(origin))
+        """Whether requests go by way of a proxy of the environment."""
         self._http = httpx.AsyncClient(
             # Reading the authorities takes long; plain HTTP never leaves its origin, so an empty context serves it.
-            verify=ssl.create_default_context() if secure else ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
+            verify=self.trust or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
             timeout=httpx.Timeout(timeout, connect=min(5.0, timeout)),
             limits=httpx.Limits(max_connections=16, max_keepalive_connections=16),
             headers={"User-Agent": f"fsmount/{__version__}", "Accept": "application/json", "Accept-Encoding": "gzip"},
             follow_redirects=False,
-            trust_env=not _is_loopback(httpx.URL(origin).host),
+            trust_env=not direct,
             transport=transport,
         )
 
@@ -349,6 +354,11 @@ def _phrase(answer: Answer) -> str:
 def _origin(url: httpx.URL) -> str:
     port = url.port or {"http": 80, "https": 443}.get(url.scheme)
     return f"{url.scheme}://{url.host}:{port}"
+
+
+def _is_proxied(url: httpx.URL) -> bool:
+    proxies = getproxies()
+    return bool(proxies.get(url.scheme) or proxies.get("all")) and not proxy_bypass(url.host)
 
 
 def _is_loopback(host: str) -> bool:

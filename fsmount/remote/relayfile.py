@@ -6,7 +6,7 @@ Listings and files are taken whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Self
 from urllib.parse import quote, urlencode
@@ -20,26 +20,27 @@ from fsmount.model import (
     ROOT,
     Base,
     Capabilities,
-    Change,
     Chunk,
     Entry,
+    Feed,
     Problem,
-    ProviderFailed,
     ProviderResult,
-    ProviderSucceeded,
     Receipt,
     RemotePath,
     Revision,
+    Told,
     name_of,
     parent_of,
 )
 from fsmount.ports import EventLog, Upload
-from fsmount.remote import batch, content, explain
+from fsmount.remote import batch, claims, content, explain
 from fsmount.remote.credentials import TokenSource
 from fsmount.remote.entries import entries
-from fsmount.remote.feed import Feed
+from fsmount.remote.feed import ChangeFeed
+from fsmount.remote.history import History
 from fsmount.remote.http import Answer, Call, Client
 from fsmount.remote.provider import Operations
+from fsmount.remote.websocket import PING, Sockets
 from fsmount.wire.relayfile import (
     BulkResponse,
     Event,
@@ -75,7 +76,7 @@ class _Events(EventPage, frozen=True, kw_only=True):
 
 
 class RelayfileRemote:
-    """One workspace of one server. ``timeout`` and ``poll`` are seconds.
+    """One workspace of one server. ``timeout``, ``poll`` and ``ping`` (the live feed's) are seconds.
 
     ``features`` are the server's extensions where they are known; else ``GET /health`` is asked before a listing.
     ``problems`` is told with each listing of a directory what of it is not shown as it is.
@@ -90,6 +91,7 @@ class RelayfileRemote:
         log: EventLog,
         features: frozenset[str] | None = None,
         poll: float = 1.0,
+        ping: float = PING,
         problems: Callable[[RemotePath, Sequence[Problem]], None] | None = None,
     ) -> None:
         self._url = url
@@ -104,7 +106,7 @@ class RelayfileRemote:
         )
         self._client = Client(url.origin, self._tokens, timeout=timeout, log=log)
         self._max_batch_bytes = 900_000
-        self._feed = Feed(self._events, poll)
+        self._feed = self._change_feed(poll, timeout, ping)
         self._operations = Operations(self._client, url.workspace)
         self._skipped: set[str] = set()
 
@@ -202,12 +204,13 @@ class RelayfileRemote:
         if (await self._page(path, "")).entries:
             raise Refusal(409, code="not_empty", message=f"{path} holds files on the remote")
 
-    def changes(self) -> AsyncIterator[Change | ProviderFailed | ProviderSucceeded | None]:
-        return self._feed
+    async def follow(self, told: Callable[[Told | None], None], going: Callable[[Feed], None]) -> None:
+        await self._feed.follow(told, going)
 
-    def watch_changes(self, looked: Callable[[], None]) -> None:
-        """``looked`` is called whenever the feed was read, be it that nothing had changed; it must not block."""
-        self._feed.looked = looked
+    @property
+    def credentials_taken(self) -> int:
+        """Grows with every new token: what was refused may be granted now."""
+        return self._tokens.taken
 
     async def provider_result(self, remote_op_id: str) -> ProviderResult:
         return await self._operations.result(remote_op_id)
@@ -227,6 +230,28 @@ class RelayfileRemote:
 
     async def aclose(self) -> None:
         await self._client.aclose()
+
+    # the feed
+
+    def _change_feed(self, poll: float, timeout: float, ping: float) -> ChangeFeed:
+        """Live where the way to the server is direct: WebSockets do not go through a proxy of the environment."""
+        sockets = Sockets(
+            self._url.origin, f"{self._prefix}ws", self._tokens, trust=self._client.trust, timeout=timeout, ping=ping
+        )
+        root = () if self._url.root == ROOT else (claims.below(self._url.root),)
+        return ChangeFeed(
+            History(self._events),
+            None if self._client.proxied else sockets,
+            poll=poll,
+            root=root,
+            granted=self._granted,
+            note=partial(self._log.note, "feed"),
+        )
+
+    async def _granted(self) -> list[list[str]]:
+        """Everything that the mount shows, and what the token itself says it may read of that."""
+        narrow = claims.readable(await self._tokens.token(), self._url.root)
+        return [[claims.below(self._url.root)], *([narrow] if narrow else [])]
 
     # requests
 

@@ -76,8 +76,13 @@ def translate(error: Exception, origin: str, correlation_id: str) -> RemoteError
         case Verdict.INVALID:
             return InvalidAnswer(f"{origin} gave an answer that cannot be read: {error}", correlation_id=correlation_id)
         case Verdict.UNREACHABLE:
-            message, hint = _why(error, origin)
-            return Unreachable(message, correlation_id=correlation_id, hint=hint)
+            return unreachable(error, origin, correlation_id)
+
+
+def unreachable(error: Exception, origin: str, correlation_id: str | None = None) -> Unreachable:
+    """No answer came, because of ``error`` or what it came from."""
+    message, hint = _why(error, origin)
+    return Unreachable(message, correlation_id=correlation_id, hint=hint)
 
 
 def silent(origin: str, correlation_id: str) -> Unreachable:

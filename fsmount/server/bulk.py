@@ -9,9 +9,9 @@ import msgspec
 from fsmount.server import payload
 from fsmount.server.messages import Answer, Rejected, answer
 from fsmount.server.paths import normal
-from fsmount.server.routes import Call, decode, refused, writeback
+from fsmount.server.records import Change, RevisionMismatch
+from fsmount.server.routes import Call, admit, decode, named, refused, writeback
 from fsmount.server.rules import Manner, body_of
-from fsmount.server.store import Change, RevisionMismatch
 from fsmount.wire.relayfile import BulkError, BulkFile, BulkRequest, BulkResponse, BulkResult, ContentIdentity
 
 
@@ -66,14 +66,16 @@ def _apply(call: Call, file: BulkFile) -> tuple[Change, bool]:
     if path == "/":
         raise _Refused("invalid_path", Rejected(400, "bad_request", "missing path"))
     try:
+        admit(call, path)
+    except Rejected as rejected:
+        raise _Refused("forbidden", rejected) from rejected
+    try:
         draft = payload.draft(path, file.content, file.encoding, file.content_type)
     except payload.UnknownEncoding as error:
         raise _Refused("invalid_encoding", Rejected(400, "bad_request", str(error))) from error
     except payload.BadContent as error:
         raise _Refused("invalid_content", Rejected(400, "bad_request", str(error))) from error
-    identity = file.content_identity
-    if identity is not None and not (identity.kind and identity.key):
-        identity = None
+    identity = named(file.content_identity)
     earlier = identity and call.store.earlier(call.workspace, identity)
     if earlier:
         return earlier, False

@@ -16,20 +16,14 @@ import trio
 from fsmount.server.messages import Answer, Rejected, Request, rejection
 from fsmount.server.rules import Ending, Manner
 from fsmount.server.site import Exchange, Site
+from fsmount.server.stream import CLOSED, SLICE, STALLED, Gone, send_all
 
 IDLE = 120.0
-STALLED = 30.0
 LINGER = 1.0
-SLICE = 65_536
 MAX_HEAD = 65_536
 PACE = 0.05
 
 _log = logging.getLogger("fsmount.server")
-_CLOSED = (trio.BrokenResourceError, trio.ClosedResourceError)
-
-
-class _Gone(Exception):
-    """The client ended the connection, or stopped taking part in it."""
 
 
 class Connection:
@@ -54,7 +48,7 @@ class Connection:
         try:
             while await self._turn():
                 self._http.start_next_cycle()
-        except (_Gone, *_CLOSED):
+        except (Gone, *CLOSED):
             pass
         except Exception as error:  # noqa: BLE001  one connection's trouble must not end the others
             _complain("a connection", error)
@@ -70,6 +64,7 @@ class Connection:
             return False
         if request is None:
             return False
+        await self._site.ready(request)
         exchange = self._receive(request)
         manner = exchange.manner
         await trio.sleep(manner.delay)
@@ -80,6 +75,9 @@ class Connection:
                 await self._outwait()
             return False
         self._log(request, made.status)
+        if made.switch is not None:
+            await made.switch(self._stream, bytes(self._http.trailing_data[0]))
+            return False
         await self._send(made, manner, request.method)
         if self._http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
             return True
@@ -117,7 +115,7 @@ class Connection:
             with trio.move_on_after(patience):
                 self._http.receive_data(bytes(await self._stream.receive_some(SLICE)))
                 continue
-            raise _Gone
+            raise Gone
         return event
 
     async def _send(self, made: Answer, manner: Manner, method: str) -> None:
@@ -138,7 +136,7 @@ class Connection:
             await self._trickle(content, manner.rate)
         if manner.truncate:
             # The length that was announced is not reached: the client must see a broken transfer.
-            raise _Gone
+            raise Gone
         await self._write(self._http.send(h11.EndOfMessage()))
 
     async def _trickle(self, content: bytes, rate: int) -> None:
@@ -148,11 +146,7 @@ class Connection:
             await trio.sleep(step / rate)
 
     async def _write(self, content: bytes | None) -> None:
-        for start in range(0, len(content or b""), SLICE):
-            with trio.move_on_after(STALLED):
-                await self._stream.send_all((content or b"")[start : start + SLICE])
-                continue
-            raise _Gone
+        await send_all(self._stream, content or b"")
 
     async def _outwait(self) -> None:
         """Until the client gives up."""
@@ -194,16 +188,20 @@ def _complain(where: str, error: Exception) -> None:
 def _parsed(head: h11.Request, body: bytes, oversized: bool) -> Request:
     target = head.target.decode("ascii")
     path, _, query = target.partition("?")
-    first: dict[str, str] = {}
     try:
         if not target.startswith("/"):
             parts = urlsplit(target)
             path, query = parts.path, parts.query
-        for name, value in parse_qsl(query, keep_blank_values=True, errors="strict"):
-            first.setdefault(name, value)
+        values = tuple(parse_qsl(query, keep_blank_values=True, errors="strict"))
     except ValueError as error:
         raise h11.RemoteProtocolError("the target is no URL with a query in UTF-8") from error
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
     return Request(
-        method=head.method.decode("ascii"), path=path, query=first, headers=headers, body=body, oversized=oversized
+        method=head.method.decode("ascii"),
+        path=path,
+        query=dict(reversed(values)),
+        values=values,
+        headers=headers,
+        body=body,
+        oversized=oversized,
     )

@@ -1,15 +1,20 @@
 """What passes between the HTTP connection and the routes; holds no behaviour of either."""
 
-import msgspec
+from collections.abc import Awaitable, Callable
+from typing import TypedDict, Unpack
 
-from fsmount.wire.relayfile import ErrorBody
+import msgspec
+import trio
+
+from fsmount.wire.relayfile import ErrorBody, MergeConflict
 
 JSON_HEADERS = (("Content-Type", "application/json"),)
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole request. `path` is still percent-encoded, `query` holds the first value of each name,
-    `headers` have lower-case names. `oversized` says that `body` was longer than the cap and is gone.
+    """One whole request. `path` is still percent-encoded, `query` holds the first value of each name and
+    `values` all of them in their order, `headers` have lower-case names. `oversized` says that `body` was
+    longer than the cap and is gone.
     """  # fmt: skip
 
     method: str
@@ -18,18 +23,40 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str]
     body: bytes = b""
     oversized: bool = False
+    values: tuple[tuple[str, str], ...] = ()
+
+    def every(self, name: str) -> list[str]:
+        """All values that the query gives for `name`."""
+        return [value for given, value in self.values if given == name]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole answer; `headers` leave out Content-Length, which belongs to the connection."""
+    """One whole answer; `headers` leave out Content-Length, which belongs to the connection.
+
+    With `switch` the request was an upgrade: nothing of this is sent, and the stream is handed over together
+    with what the client has already said in the new protocol.
+    """
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = JSON_HEADERS
+    switch: Callable[[trio.abc.Stream, bytes], Awaitable[None]] | None = None
+
+
+class Members(TypedDict, total=False):
+    """What some error bodies have and others have not."""
+
+    expected_revision: str
+    current_content_preview: str | None
+    reason: str
+    conflicts: tuple[MergeConflict, ...]
 
 
 class Rejected(Exception):
-    """A request that ends in an error body. `correlation_id` is filled in where the request is known."""
+    """A request that ends in an error body. `correlation_id` is filled in where the request is known.
+
+    `members` are further members of the body; `retry_after` is in seconds.
+    """
 
     def __init__(
         self,
@@ -37,17 +64,17 @@ class Rejected(Exception):
         code: str,
         message: str,
         *,
-        expected: str | None = None,
+        retry_after: int | None = None,
         current: str | None = None,
-        preview: str | None = None,
+        **members: Unpack[Members],
     ) -> None:
         super().__init__(message)
         self.status = status
         self.code = code
         self.message = message
-        self.expected = expected
+        self.retry_after = retry_after
         self.current = current
-        self.preview = preview
+        self.members = members
 
     def body(self, correlation_id: str) -> ErrorBody:
         """The error body that a client sees."""
@@ -55,9 +82,8 @@ class Rejected(Exception):
             code=self.code,
             message=self.message,
             correlation_id=correlation_id,
-            expected_revision=self.expected,
             current_revision=self.current,
-            current_content_preview=self.preview,
+            **self.members,
         )
 
 
@@ -68,4 +94,5 @@ def answer(status: int, body: msgspec.Struct, *headers: tuple[str, str]) -> Answ
 
 def rejection(rejected: Rejected, correlation_id: str) -> Answer:
     """The answer to a request that was rejected."""
-    return answer(rejected.status, rejected.body(correlation_id))
+    headers = [] if rejected.retry_after is None else [("Retry-After", str(rejected.retry_after))]
+    return answer(rejected.status, rejected.body(correlation_id), *headers)

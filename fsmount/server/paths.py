@@ -22,6 +22,6 @@ def ancestors(path: str) -> list[str]:
 
 
 def provider(path: str) -> str:
-    """The first segment of a path that has more than one, else nothing."""
+    """The first segment, in lower case, of a path that has more than one, else nothing."""
     first, slash, _ = path[1:].partition("/")
-    return first if slash else ""
+    return first.lower() if slash else ""

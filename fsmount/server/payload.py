@@ -10,7 +10,7 @@ import json
 
 import msgspec
 
-from fsmount.server.store import Draft
+from fsmount.server.records import Draft
 from fsmount.wire.relayfile import Semantics
 
 DEFAULT_CONTENT_TYPE = "text/markdown"

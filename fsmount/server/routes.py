@@ -10,10 +10,15 @@ from typing import TypeVar
 import msgspec
 
 from fsmount.server import payload
+from fsmount.server.acl import Sight
+from fsmount.server.bearers import require
 from fsmount.server.messages import Answer, Rejected, Request, answer
 from fsmount.server.paths import provider
-from fsmount.server.store import Change, RevisionMismatch, Row, Store, StoredEvent, UnknownCursor
+from fsmount.server.principal import Principal
+from fsmount.server.records import Change, RevisionMismatch, Row, StoredEvent, StoredFile, UnknownCursor
+from fsmount.server.store import Store
 from fsmount.wire.relayfile import (
+    ContentIdentity,
     Event,
     EventPage,
     FileBody,
@@ -31,14 +36,23 @@ _NO_SEMANTICS = Semantics()
 
 
 class Call(msgspec.Struct, frozen=True, kw_only=True):
-    """A request that may be carried out. `path` is normalised; `extensions` turns our own members on."""
+    """A request that may be carried out. `path` is normalised; `name` is the id in the route, if it has one.
+
+    `extensions` turns our own members on.
+    """
 
     request: Request
     workspace: str
+    principal: Principal
     path: str
+    name: str
     correlation_id: str
     store: Store
     extensions: bool
+
+    def sight(self) -> Sight | None:
+        """What the caller sees below `path`; None is everything."""
+        return self.store.guards.sight(self.workspace, self.path, self.principal)
 
 
 Route = Callable[[Call], Answer]
@@ -47,26 +61,32 @@ Body = TypeVar("Body")
 
 def tree(call: Call) -> Answer:
     """`GET /fs/tree`: one page below a path; a base that is no directory has no entries."""
-    depth = _number(call.request.query.get("depth", ""), default=10, most=100)
+    depth = number(call.request.query.get("depth", ""), default=10, most=100)
     after = call.request.query.get("cursor") or None
+    sight = call.sight()
     try:
-        rows = call.store.listing(call.workspace, call.path, depth=depth, after=after, limit=TREE_PAGE + 1)
+        rows = call.store.listing(call.workspace, call.path, depth=depth, after=after, limit=TREE_PAGE + 1, sight=sight)
     except UnknownCursor as error:
-        raise Rejected(400, "bad_request", "invalid cursor: no such entry; list again from the start") from error
+        raise bad_cursor() from error
     page = rows[:TREE_PAGE]
     entries = tuple(_entry(row, call.extensions) for row in page)
     more = page[-1].path if len(rows) > TREE_PAGE else None
-    total = call.store.total(call.workspace, call.path) or None
+    total = call.store.total(call.workspace, call.path, sight) or None
     return answer(200, TreePage(path=call.path, entries=entries, next_cursor=more, total_files=total))
 
 
 def get_file(call: Call) -> Answer:
     """`GET /fs/file`: the whole file; the ETag is its revision without quotes."""
-    _need_path(call)
+    need_path(call)
     stored = call.store.file(call.workspace, call.path)
     if stored is None:
         raise _absent(call.path)
-    body = FileBody(
+    return answer(200, file_body(stored, extensions=call.extensions), ("ETag", stored.revision))
+
+
+def file_body(stored: StoredFile, *, extensions: bool) -> FileBody:
+    """A whole file as the API gives it."""
+    return FileBody(
         path=stored.path,
         revision=stored.revision,
         content_type=stored.content_type,
@@ -74,16 +94,16 @@ def get_file(call: Call) -> Answer:
         content_hash=stored.digest,
         encoding="base64" if stored.encoding == "base64" else None,
         provider=provider(stored.path) or None,
+        provider_object_id=stored.object_id,
         last_edited_at=stored.updated_at,
-        byte_size=stored.byte_size if call.extensions else None,
-        semantics=_semantics(stored.semantics),
+        byte_size=stored.byte_size if extensions else None,
+        semantics=semantics_of(stored.semantics),
     )
-    return answer(200, body, ("ETag", stored.revision))
 
 
 def put_file(call: Call) -> Answer:
     """`PUT /fs/file`: write under the precondition in If-Match; visible before the 202 is sent."""
-    _need_path(call)
+    need_path(call)
     expected = _precondition(call.request)
     body = decode(call.request, PutRequest)
     try:
@@ -100,7 +120,7 @@ def put_file(call: Call) -> Answer:
 
 def delete_file(call: Call) -> Answer:
     """`DELETE /fs/file`: remove under the precondition in If-Match; the deletion has its own revision."""
-    _need_path(call)
+    need_path(call)
     expected = _precondition(call.request)
     with call.store.transaction():
         try:
@@ -116,8 +136,8 @@ def events(call: Call) -> Answer:
     direction = query.get("direction") or "asc"
     if direction not in {"asc", "desc"}:
         raise Rejected(400, "bad_request", f"direction is asc or desc, not {direction!r}")
-    limit = _number(query.get("limit", ""), default=200, most=1000)
-    after = _event_number(call, query.get("cursor") or "")
+    limit = number(query.get("limit", ""), default=200, most=1000)
+    after = event_number(call.store, call.workspace, query.get("cursor") or "")
     if after is None and query.get("cursor") and direction == "desc":
         return answer(200, EventPage())
     found = call.store.events(
@@ -150,11 +170,39 @@ def refused(call: Call, path: str, expected: str, current: str | None) -> Reject
     stored = call.store.file(call.workspace, path)
     preview = stored.content.encode()[:PREVIEW].decode(errors="replace") if stored else None
     return Rejected(
-        409, "revision_conflict", "file revision mismatch", expected=expected, current=current, preview=preview or None
+        409,
+        "revision_conflict",
+        "file revision mismatch",
+        current=current,
+        expected_revision=expected,
+        current_content_preview=preview or None,
     )
 
 
-def _need_path(call: Call) -> None:
+def admit(call: Call, path: str) -> None:
+    """Raise Rejected (403) unless the caller may write at `path`, which the route itself did not name."""
+    require(call.principal, "fs:write", [path])
+    gate(call, path)
+
+
+def gate(call: Call, path: str) -> None:
+    """Raise Rejected (403) where the permission rules keep the caller off."""
+    if call.store.guards.forbids(call.workspace, path, call.principal):
+        raise Rejected(403, "forbidden", f"a permission rule keeps {call.principal.subject!r} off {path}")
+
+
+def named(identity: ContentIdentity | None) -> ContentIdentity | None:
+    """The identity, if it names anything."""
+    return identity if identity is not None and identity.kind and identity.key else None
+
+
+def bad_cursor() -> Rejected:
+    """What a listing gets whose cursor is none of its rows, or no longer."""
+    return Rejected(400, "bad_request", "invalid cursor: no such entry; list again from the start")
+
+
+def need_path(call: Call) -> None:
+    """Raise Rejected (400) where the query names no file."""
     if not call.request.query.get("path"):
         raise Rejected(400, "bad_request", "missing path")
     if call.path == "/" and call.request.method != "GET":
@@ -188,13 +236,14 @@ def writeback(path: str) -> Writeback:
 def _entry(row: Row, extensions: bool) -> TreeEntry:
     if row.revision is None:
         return TreeEntry(path=row.path, type="dir", revision="dir")
-    semantics = _semantics(row.semantics)
+    semantics = semantics_of(row.semantics)
     return TreeEntry(
         path=row.path,
         type="file",
         revision=row.revision,
         content_hash=row.digest,
         provider=provider(row.path) or None,
+        provider_object_id=row.object_id,
         size=row.size or None,
         updated_at=row.updated_at,
         property_count=len(semantics.properties or ()) or None,
@@ -206,7 +255,8 @@ def _entry(row: Row, extensions: bool) -> TreeEntry:
     )
 
 
-def _semantics(stored: str | None) -> Semantics:
+def semantics_of(stored: str | None) -> Semantics:
+    """What is attached to a file, from the store's JSON."""
     return _NO_SEMANTICS if stored is None else msgspec.json.decode(stored, type=Semantics)
 
 
@@ -224,15 +274,16 @@ def _event(event: StoredEvent) -> Event:
     )
 
 
-def _event_number(call: Call, cursor: str) -> int | None:
+def event_number(store: Store, workspace: str, cursor: str) -> int | None:
+    """The number of the event that a cursor names; None where the workspace has none such."""
     digits = cursor.removeprefix("evt_")
     if digits == cursor or not (digits.isascii() and digits.isdigit()) or len(digits) > 18:
         return None
     number = int(digits)
-    return number if call.store.has_event(call.workspace, number) else None
+    return number if store.has_event(workspace, number) else None
 
 
-def _number(text: str, *, default: int, most: int) -> int:
+def number(text: str, *, default: int, most: int) -> int:
     """A count from a query: what is no number or below 1 is the default, what is too much the most."""
     try:
         number = int(text)

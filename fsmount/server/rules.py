@@ -95,6 +95,8 @@ class Rules:
     def __init__(self, path: Path | None, report: Callable[[str], None]) -> None:
         self._path = path
         self._report = report
+        self.given = path is not None
+        """Whether there can be rules at all."""
         self._seen: object = None
         self._rules: list[Rule] = []
         self._used: list[int] = []
@@ -117,6 +119,15 @@ class Rules:
             return Manner()
         self._used[found] += 1
         return self._rules[found].manner
+
+    def standing(self, method: str, path: str) -> Manner:
+        """How requests of one path are treated until the file changes; nothing is used up, and `times` does not count.
+
+        For what goes on after it was answered, such as an open feed.
+        """
+        self.refresh()
+        found = (rule.manner for rule in self._rules if rule.times is None and rule.covers(method, path))
+        return next(found, Manner())
 
     def bulk_manner(self, paths: Sequence[str]) -> BulkManner:
         """How to treat a bulk: each path counts as a PUT.

@@ -23,6 +23,7 @@ CREATE TABLE file (
     byte_size    INTEGER NOT NULL CHECK (byte_size >= 0),
     updated_at   TEXT NOT NULL,
     semantics    TEXT,
+    object_id    TEXT, -- the provider's own name of it, once the provider has it
     content      TEXT NOT NULL,
     UNIQUE (workspace, path)
 ) STRICT;
@@ -52,22 +53,41 @@ CREATE TABLE op (
     identity_kind    TEXT,
     identity_key     TEXT,
     identity_expires INTEGER,
+    provider         TEXT NOT NULL DEFAULT '',
+    status           TEXT NOT NULL DEFAULT 'pending' CHECK (status IN ('pending', 'succeeded', 'dead_lettered')),
+    attempts         INTEGER NOT NULL DEFAULT 0 CHECK (attempts >= 0),
+    last_error       TEXT,
+    provider_result  TEXT,
+    updated_at       INTEGER, -- null until it was first acknowledged or replayed
     CHECK ((identity_kind IS NULL) = (identity_key IS NULL))
 ) STRICT;
 
 CREATE INDEX op_by_identity ON op (workspace, identity_kind, identity_key, id) WHERE identity_key IS NOT NULL;
+CREATE INDEX op_by_workspace ON op (workspace, id);
+CREATE INDEX op_waiting ON op (workspace, id) WHERE status = 'pending';
+CREATE INDEX op_dead ON op (workspace, provider, id) WHERE status = 'dead_lettered';
 
 CREATE TABLE event (
     id             INTEGER PRIMARY KEY AUTOINCREMENT,
     workspace      TEXT NOT NULL,
-    type           TEXT NOT NULL CHECK (type IN ('file.created', 'file.updated', 'file.deleted')),
+    type           TEXT NOT NULL CHECK (type IN ('file.created', 'file.updated', 'file.deleted', 'writeback.failed')),
     path           TEXT NOT NULL,
     revision       TEXT NOT NULL,
     digest         TEXT,
-    origin         TEXT NOT NULL,
+    origin         TEXT NOT NULL CHECK (origin IN ('agent_write', 'provider_sync', 'system')),
     provider       TEXT NOT NULL,
     correlation_id TEXT NOT NULL,
     at             TEXT NOT NULL
 ) STRICT;
 
 CREATE INDEX event_by_workspace ON event (workspace, id);
+CREATE INDEX event_by_revision ON event (revision);
+
+-- Who may touch what: a row for each file whose permissions hold a rule. Few files have one, so that
+-- where there is none, a listing costs what it cost without them.
+CREATE TABLE guard (
+    workspace TEXT NOT NULL,
+    path      TEXT NOT NULL,
+    rules     TEXT NOT NULL,
+    PRIMARY KEY (workspace, path)
+) STRICT, WITHOUT ROWID;

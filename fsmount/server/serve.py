@@ -16,12 +16,15 @@ import msgspec
 import trio
 
 from fsmount.errors import FsmountError, StateError, UsageError
+from fsmount.server.bearers import keep_token
 from fsmount.server.connection import Connection
+from fsmount.server.jwks import TrustedKeys
+from fsmount.server.limits import DeleteStorm, RateLimit
 from fsmount.server.messages import Request
 from fsmount.server.rules import Rules
 from fsmount.server.site import Site, log_line
 from fsmount.server.store import Store
-from fsmount.server.tokens import issuer, keep_token
+from fsmount.server.tokens import issuer
 
 MEBIBYTE = 1024 * 1024
 
@@ -30,7 +33,9 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What to serve. `data` is made if it is missing; port 0 lets the kernel choose.
 
     `extensions` off gives the plain API. `body_cap` is in bytes. `access_log` gets one line a
-    request, `METHOD PATH STATUS`, before its answer is sent.
+    request, `METHOD PATH STATUS`, before its answer is sent. Tokens whose keys are at the HTTP(S) URL
+    `jwks` are believed beside the server's own. `rate_limit` is in requests a minute of one subject,
+    `delete_storm` in deletes a minute of a workspace; 0 is no limit.
     """
 
     data: Path
@@ -41,6 +46,9 @@ class ServeOptions(msgspec.Struct, frozen=True, kw_only=True):
     access_log: Path | None = None
     extensions: bool = True
     body_cap: int = MEBIBYTE
+    jwks: str | None = None
+    rate_limit: int = 0
+    delete_storm: int = 0
 
 
 class Serving(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +78,15 @@ async def serve(options: ServeOptions, *, task_status: trio.TaskStatus[Serving] 
     except OSError as error:
         raise StateError(f"cannot use {error.filename}: {error.strerror}", hint="give another --data") from error
     try:
-        site = Site(store, own, rules, extensions=options.extensions)
+        site = Site(
+            store,
+            own,
+            rules,
+            extensions=options.extensions,
+            trusted=TrustedKeys(options.jwks) if options.jwks else None,
+            rate_limit=RateLimit(options.rate_limit) if options.rate_limit else None,
+            delete_storm=DeleteStorm(options.delete_storm) if options.delete_storm else None,
+        )
         listener = await _listener(options)
 
         async def talk(stream: trio.SocketStream) -> None:

@@ -12,125 +12,69 @@ import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import msgspec
 
 from fsmount.errors import StateError
+from fsmount.server.acl import Sight
+from fsmount.server.guards import Guards
+from fsmount.server.oplog import OpLog
 from fsmount.server.paths import ancestors, parent, provider
+from fsmount.server.records import Change, Draft, Inline, RevisionMismatch, Row, StoredEvent, StoredFile, UnknownCursor
+from fsmount.server.schema import bring_up_to_date, is_older
 from fsmount.wire.relayfile import ContentIdentity
 
-SCHEMA_VERSION = 1
 SECOND = 1_000_000_000
 CENTURY = 100 * 365 * 86_400
 _NO_EVENT_YET = 2**63 - 1
 
 
-class RevisionMismatch(Exception):
-    """The precondition did not hold; `current` is the file's revision, None when there is no file."""
-
-    def __init__(self, current: str | None) -> None:
-        super().__init__(current)
-        self.current = current
-
-
-class UnknownCursor(Exception):
-    """The row that the listing should go on after is not in it."""
-
-
-class Draft(msgspec.Struct, frozen=True, kw_only=True):
-    """A checked file on its way in. `size` is in bytes of `content` as stored, `byte_size` decoded.
-
-    `semantics` is JSON text; None keeps what the file has.
-    """
-
-    path: str
-    content: str
-    encoding: str
-    content_type: str
-    digest: str
-    size: int
-    byte_size: int
-    semantics: str | None = None
-
-
-class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file as it lies in the store."""
-
-    path: str
-    revision: str
-    content_type: str
-    encoding: str
-    digest: str
-    byte_size: int
-    updated_at: str
-    semantics: str | None
-    content: str
-
-
-class Row(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of a listing; a directory has only its path."""
-
-    path: str
-    revision: str | None
-    encoding: str | None
-    digest: str | None
-    size: int | None
-    byte_size: int | None
-    updated_at: str | None
-    semantics: str | None
-
-
-class Change(msgspec.Struct, frozen=True, kw_only=True):
-    """What a write became."""
-
-    op_id: str
-    path: str
-    revision: str
-    content_type: str | None
-
-
-class StoredEvent(msgspec.Struct, frozen=True, kw_only=True):
-    """One event; `number` orders them."""
-
-    number: int
-    type: str
-    path: str
-    revision: str
-    digest: str | None
-    origin: str
-    provider: str
-    correlation_id: str
-    at: str
-
-
 # A file hides the directory of the same path, whose own files are listed all the same. Exactly one
 # lower bound for the path, so that a page starts in the index where the last one ended.
-_LISTING = """
-    SELECT path, revision, encoding, digest, size, byte_size, updated_at, semantics
-    FROM file WHERE workspace = :workspace AND {place} AND path {bound} :start
+_ROW = "path, revision, encoding, digest, size, byte_size, updated_at, semantics, object_id, content_type"
+_LISTING = f"""
+    SELECT {_ROW}
+    FROM file AS f WHERE workspace = :workspace AND {{place}} AND path {{bound}} :start {{seen}}
     UNION ALL
-    SELECT path, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-    FROM directory AS d WHERE workspace = :workspace AND {place} AND path {bound} :start AND path != '/'
-        AND NOT EXISTS (SELECT 1 FROM file AS f WHERE f.workspace = d.workspace AND f.path = d.path)
+    SELECT path, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+    FROM directory AS d WHERE workspace = :workspace AND {{place}} AND path {{bound}} :start AND path != '/'
+        AND NOT EXISTS (SELECT 1 FROM file AS f WHERE f.workspace = d.workspace AND f.path = d.path {{seen}}) {{holds}}
     ORDER BY path LIMIT :limit
+"""  # noqa: S608  only constants of this module go in, here and below
+_FILES = f"""
+    SELECT {_ROW}
+    FROM file AS f WHERE workspace = :workspace AND path {{bound}} :start AND path < :beyond
+        AND (path = :base OR path >= :first) {{seen}}
+    ORDER BY path LIMIT :limit
+"""  # noqa: S608
+_SEEN = "AND sees(f.path)"
+_HOLDS_SEEN = """
+    AND EXISTS (SELECT 1 FROM file AS f WHERE f.workspace = d.workspace AND f.path > d.path || '/'
+        AND f.path < d.path || '0' AND sees(f.path))
 """
 _CHILDREN = "parent = :base"
 _DESCENDANTS = "path < :beyond AND level <= :deepest"
 
 _INSERT = """
     INSERT INTO file (workspace, path, parent, level, revision, content_type, encoding, digest, size, byte_size,
-        updated_at, semantics, content)
+        updated_at, semantics, object_id, content)
     VALUES (:workspace, :path, :parent, :level, :revision, :content_type, :encoding, :digest, :size, :byte_size,
-        :updated_at, :semantics, :content)
+        :updated_at, :semantics, NULL, :content)
+    RETURNING semantics
 """
 _UPDATE = """
     UPDATE file SET revision = :revision, content_type = :content_type, encoding = :encoding, digest = :digest,
         size = :size, byte_size = :byte_size, updated_at = :updated_at, content = :content,
         semantics = coalesce(:semantics, semantics)
     WHERE workspace = :workspace AND path = :path
+    RETURNING semantics
+"""
+_RENAME = """
+    UPDATE file SET path = :to, parent = :parent, level = :level, revision = :revision, updated_at = :updated_at,
+        object_id = :object_id
+    WHERE workspace = :workspace AND path = :path
+    RETURNING digest, content_type, semantics, content
 """
 _EVENTS = """
     SELECT id, type, path, revision, digest, origin, provider, correlation_id, at FROM event
@@ -144,9 +88,14 @@ class Store:
 
     def __init__(self, path: Path, now: Callable[[], int]) -> None:
         self._now = now
+        self._watchers: list[Callable[[], None]] = []
         # Created here so that it is private whatever the umask; SQLite gives its WAL the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self._sql = sqlite3.connect(path, isolation_level=None, timeout=1)
+        self.ops = OpLog(self._sql, now)
+        self.guards = Guards(self._sql)
+        self._sight: Sight | None = None
+        self._sql.create_function("sees", 1, self._sees)
         try:
             self._open()
         except sqlite3.DatabaseError as error:
@@ -159,13 +108,14 @@ class Store:
         self._sql.execute("PRAGMA journal_mode = WAL")
         self._sql.execute("PRAGMA synchronous = NORMAL")
         with self.transaction():
-            (version,) = self._sql.execute("PRAGMA user_version").fetchone()
-            if version > SCHEMA_VERSION:
-                raise sqlite3.DatabaseError("it was written by a newer version of fsmount")
-            if version == 0:
-                for statement in _statements():
-                    self._sql.execute(statement)
-                self._sql.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            if is_older(self._sql):
+                bring_up_to_date(self._sql)
+                self.ops.fill()
+                self.guards.fill()
+
+    def watch(self, changed: Callable[[], None]) -> None:
+        """`changed` is called after every transaction that was kept; it must not block."""
+        self._watchers.append(changed)
 
     def close(self) -> None:
         """Give the database back."""
@@ -183,12 +133,14 @@ class Store:
             if self._sql.in_transaction:
                 self._sql.execute("ROLLBACK")
             raise
+        for changed in self._watchers:
+            changed()
 
     def file(self, workspace: str, path: str) -> StoredFile | None:
         """The file at `path`, with its content."""
         row = self._sql.execute(
-            "SELECT path, revision, content_type, encoding, digest, byte_size, updated_at, semantics, content"
-            " FROM file WHERE workspace = ? AND path = ?",
+            "SELECT path, revision, content_type, encoding, digest, byte_size, updated_at, semantics, object_id,"
+            " content FROM file WHERE workspace = ? AND path = ?",
             (workspace, path),
         ).fetchone()
         return row and StoredFile(**dict(zip(StoredFile.__struct_fields__, row, strict=True)))
@@ -218,7 +170,8 @@ class Store:
             "revision": change.revision,
             "updated_at": rfc3339(at),
         }
-        self._sql.execute(_UPDATE if found else _INSERT, row)
+        ((semantics,),) = self._sql.execute(_UPDATE if found else _INSERT, row).fetchall()
+        self.guards.keep(workspace, draft.path, semantics, draft.content)
         if not found:
             self._enter(workspace, above)
         kind = "file.updated" if found else "file.created"
@@ -235,10 +188,54 @@ class Store:
             raise RevisionMismatch(None)
         at = self._now()
         change = self._op("delete", workspace, path, None, correlation_id, at, None)
-        self._sql.execute("DELETE FROM file WHERE workspace = ? AND path = ?", (workspace, path))
-        self._leave(workspace, ancestors(path))
-        self._event("file.deleted", workspace, change, None, correlation_id, at)
+        self._remove(workspace, change, correlation_id, at)
         return change
+
+    def discard(self, workspace: str, path: str, *, correlation_id: str) -> None:
+        """Take a file away by the server's own doing: there is an event, and no op that a provider would follow.
+
+        To be called in a transaction, for a file that exists.
+        """
+        change = Change(op_id="", path=path, revision=self._next_revision(), content_type=None)
+        self._remove(workspace, change, correlation_id, self._now(), origin="system")
+
+    def rename(self, workspace: str, path: str, to: str, *, object_id: str, correlation_id: str) -> None:
+        """Give a file the path and the name that its provider has for it, as `discard` does.
+
+        To be called in a transaction, for a file that exists and a path where there is none. Both events
+        carry one revision: it is one step of one file.
+        """
+        at, above = self._now(), ancestors(to)
+        row = {
+            "workspace": workspace,
+            "path": path,
+            "to": to,
+            "parent": above[0],
+            "level": len(above),
+            "revision": self._next_revision(),
+            "updated_at": rfc3339(at),
+            "object_id": object_id,
+        }
+        ((digest, content_type, semantics, content),) = self._sql.execute(_RENAME, row).fetchall()
+        self._leave(workspace, ancestors(path))
+        self._enter(workspace, above)
+        self.guards.forget(workspace, path)
+        self.guards.keep(workspace, to, semantics, content)
+        for kind, place, what in (("file.deleted", path, None), ("file.created", to, digest)):
+            change = Change(op_id="", path=place, revision=str(row["revision"]), content_type=content_type)
+            self._event(kind, workspace, change, what, correlation_id, at, origin="system")
+
+    def report_failure(self, workspace: str, change: Change, *, correlation_id: str) -> None:
+        """Tell that a write, made and answered, failed at its provider. To be called in a transaction."""
+        self._event("writeback.failed", workspace, change, None, correlation_id, self._now(), origin="system")
+
+    def digest_at(self, workspace: str, path: str, revision: str) -> str | None:
+        """The digest that the file had at that revision, however long ago."""
+        row = self._sql.execute(
+            "SELECT digest FROM event WHERE revision = ? AND workspace = ? AND path = ? AND digest IS NOT NULL",
+            (revision, workspace, path),
+        ).fetchone()
+        return str(row[0]) if row else None
 
     def earlier(self, workspace: str, identity: ContentIdentity) -> Change | None:
         """The oldest write of the same kind and key whose time has not run out."""
@@ -249,10 +246,13 @@ class Store:
         ).fetchone()
         return row and Change(op_id=f"op_{row[0]}", path=row[1], revision=row[2], content_type=row[3])
 
-    def listing(self, workspace: str, base: str, *, depth: int, after: str | None, limit: int) -> list[Row]:
+    def listing(
+        self, workspace: str, base: str, *, depth: int, after: str | None, limit: int, sight: Sight | None = None
+    ) -> list[Row]:
         """At most `limit` rows below `base`, `depth` levels deep, bytewise by path, those past `after`.
 
-        Raises UnknownCursor when `after` is no row of this listing.
+        With `sight`, only the files that it allows, and directories that hold one. Raises UnknownCursor
+        when `after` is no row of this listing.
         """
         first = base if base == "/" else base + "/"
         place = _CHILDREN if depth == 1 else _DESCENDANTS
@@ -264,13 +264,36 @@ class Store:
             "deepest": len(ancestors(base)) + depth,
             "limit": limit,
         }
-        if after is not None and (after < first or not self._rows(place, "=", query)):
+        shown = {"place": place, "seen": _SEEN, "holds": _HOLDS_SEEN} if sight else {"place": place}
+        if after is not None and (after < first or not self._rows(_LISTING, query, sight, bound="=", **shown)):
             raise UnknownCursor(after)
-        rows = self._rows(place, ">=" if after is None else ">", query)
-        return [Row(**dict(zip(Row.__struct_fields__, row, strict=True))) for row in rows]
+        return self._rows(_LISTING, query, sight, bound=">=" if after is None else ">", **shown)
 
-    def total(self, workspace: str, base: str) -> int:
-        """How many files lie below `base`, however deep."""
+    def files(
+        self, workspace: str, base: str, *, after: str | None = None, limit: int = -1, sight: Sight | None = None
+    ) -> list[Row]:
+        """The file `base` and those below it, bytewise by path, past `after`; at most `limit` (-1: all).
+
+        With `sight`, only those that it allows. Raises UnknownCursor when `after` is none of them.
+        """
+        first = base if base == "/" else base + "/"
+        query: dict[str, str | int] = {
+            "workspace": workspace,
+            "base": base,
+            "first": first,
+            "start": after or base,
+            "beyond": first[:-1] + "0",
+            "limit": limit,
+        }
+        seen = _SEEN if sight else ""
+        if after is not None and not self._rows(_FILES, query, sight, bound="=", seen=seen):
+            raise UnknownCursor(after)
+        return self._rows(_FILES, query, sight, bound=">=" if after is None else ">", seen=seen)
+
+    def total(self, workspace: str, base: str, sight: Sight | None = None) -> int:
+        """How many files lie below `base`, however deep; of those that `sight` allows."""
+        if sight is not None:
+            return sum(row.path != base for row in self.files(workspace, base, sight=sight))
         row = self._sql.execute(
             "SELECT files FROM directory WHERE workspace = ? AND path = ?", (workspace, base)
         ).fetchone()
@@ -285,13 +308,53 @@ class Store:
         rows = self._sql.execute(_EVENTS.format(past=past, order=order), query)
         return [StoredEvent(**dict(zip(StoredEvent.__struct_fields__, row, strict=True))) for row in rows]
 
+    def head(self, workspace: str, back: int = 0) -> int:
+        """The number of the newest event but `back`; 0 where there are not so many."""
+        row = self._sql.execute(
+            "SELECT id FROM event WHERE workspace = ? ORDER BY id DESC LIMIT 1 OFFSET ?", (workspace, back)
+        ).fetchone()
+        return row[0] if row else 0
+
+    def has_more_events(self, workspace: str, number: int, most: int) -> bool:
+        """Whether more than `most` events come after `number`."""
+        found = self._sql.execute(
+            "SELECT 1 FROM event WHERE workspace = ? AND id > ? LIMIT 1 OFFSET ?", (workspace, number, most)
+        ).fetchone()
+        return found is not None
+
+    def inline(self, workspace: str, path: str, revision: str, most: int) -> Inline | None:
+        """The content of a file that still stands at `revision` and is stored in at most `most` bytes."""
+        row = self._sql.execute(
+            "SELECT content, encoding, content_type FROM file"
+            " WHERE workspace = ? AND path = ? AND revision = ? AND size <= ?",
+            (workspace, path, revision, most),
+        ).fetchone()
+        return row and Inline(content=row[0], encoding=row[1], content_type=row[2])
+
     def has_event(self, workspace: str, number: int) -> bool:
         """Whether that event is this workspace's."""
         found = self._sql.execute("SELECT 1 FROM event WHERE id = ? AND workspace = ?", (number, workspace)).fetchone()
         return found is not None
 
-    def _rows(self, place: str, bound: str, query: Mapping[str, str | int]) -> list[tuple[Any, ...]]:
-        return self._sql.execute(_LISTING.format(place=place, bound=bound), query).fetchall()
+    def _rows(self, sql: str, query: Mapping[str, str | int], sight: Sight | None, **parts: str) -> list[Row]:
+        self._sight = sight
+        rows = self._sql.execute(sql.format(**{"seen": "", "holds": "", **parts}), query)
+        return [Row(**dict(zip(Row.__struct_fields__, row, strict=True))) for row in rows]
+
+    def _sees(self, path: str) -> bool:
+        return self._sight is None or self._sight.allows(path)
+
+    def _remove(
+        self, workspace: str, change: Change, correlation_id: str, at: int, *, origin: str = "agent_write"
+    ) -> None:
+        self._sql.execute("DELETE FROM file WHERE workspace = ? AND path = ?", (workspace, change.path))
+        self.guards.forget(workspace, change.path)
+        self._leave(workspace, ancestors(change.path))
+        self._event("file.deleted", workspace, change, None, correlation_id, at, origin=origin)
+
+    def _next_revision(self) -> str:
+        (newest,) = self._sql.execute("UPDATE revision SET newest = newest + 1 RETURNING newest").fetchone()
+        return f"rev_{newest}"
 
     def _check(self, workspace: str, path: str, expected: str) -> str | None:
         row = self._sql.execute(
@@ -313,18 +376,18 @@ class Store:
         at: int,
         identity: ContentIdentity | None,
     ) -> Change:
-        (newest,) = self._sql.execute("UPDATE revision SET newest = newest + 1 RETURNING newest").fetchone()
+        revision = self._next_revision()
         known: tuple[str | None, str | None, int | None] = (None, None, None)
         if identity is not None:
             lifetime = identity.ttl_seconds or 0
             expires = at + lifetime * SECOND if 0 < lifetime < CENTURY else None
             known = (identity.kind, identity.key, expires)
         op = self._sql.execute(
-            "INSERT INTO op (workspace, path, kind, revision, content_type, correlation_id, at, identity_kind,"
-            " identity_key, identity_expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (workspace, path, kind, f"rev_{newest}", content_type, correlation_id, at, *known),
+            "INSERT INTO op (workspace, path, kind, revision, content_type, correlation_id, at, provider,"
+            " identity_kind, identity_key, identity_expires) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (workspace, path, kind, revision, content_type, correlation_id, at, provider(path), *known),
         )
-        return Change(op_id=f"op_{op.lastrowid}", path=path, revision=f"rev_{newest}", content_type=content_type)
+        return Change(op_id=f"op_{op.lastrowid}", path=path, revision=revision, content_type=content_type)
 
     def _enter(self, workspace: str, above: list[str]) -> None:
         self._sql.executemany(
@@ -339,12 +402,21 @@ class Store:
         self._sql.executemany("DELETE FROM directory WHERE workspace = ? AND path = ? AND files = 0", places)
 
     def _event(
-        self, kind: str, workspace: str, change: Change, digest: str | None, correlation_id: str, at: int
+        self,
+        kind: str,
+        workspace: str,
+        change: Change,
+        digest: str | None,
+        correlation_id: str,
+        at: int,
+        *,
+        origin: str = "agent_write",
     ) -> None:
+        said = (change.path, change.revision, digest, origin, provider(change.path), correlation_id, rfc3339(at))
         self._sql.execute(
             "INSERT INTO event (workspace, type, path, revision, digest, origin, provider, correlation_id, at)"
-            " VALUES (?, ?, ?, ?, ?, 'agent_write', ?, ?, ?)",
-            (workspace, kind, change.path, change.revision, digest, provider(change.path), correlation_id, rfc3339(at)),
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (workspace, kind, *said),
         )
 
 
@@ -353,16 +425,6 @@ def rfc3339(at: int) -> str:
     seconds, rest = divmod(at, SECOND)
     fraction = f".{rest:09}".rstrip("0") if rest else ""
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}{fraction}Z"
-
-
-def _statements() -> Iterator[str]:
-    # executescript would commit the transaction that makes the schema appear whole or not at all.
-    statement = ""
-    for line in files("fsmount.server").joinpath("schema.sql").read_text(encoding="utf-8").splitlines():
-        statement += line + "\n"
-        if sqlite3.complete_statement(statement):
-            yield statement
-            statement = ""
 
 
 def _unusable(path: Path, error: sqlite3.DatabaseError) -> StateError:

@@ -1,6 +1,6 @@
-"""The server's own issuer: one RSA key, the token made with it, and the check of every bearer token.
+"""The server's own issuer: one RSA key, and the tokens made with it.
 
-Invariant: only RS256 signatures of this key are believed, and a token opens only its own workspace.
+Invariant: what holds a secret is readable by its owner alone, and is there whole or not at all.
 """
 
 import base64
@@ -12,40 +12,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import jwt
-import msgspec
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from fsmount.errors import StateError
-from fsmount.server.messages import Rejected
 
 SUBJECT = "local"
 AUDIENCE = "relayfile"
 SCOPES = ("fs:read", "fs:write", "sync:read", "sync:trigger", "ops:read", "ops:replay")
 DAY = 86_400
 LIFETIME = 365 * DAY
-RENEWAL = 30 * DAY
-CLASS_PREFIXES = ("relay_pa_", "relay_ws_", "relay_id_", "relay_ag_")
-
-
-class Claims(msgspec.Struct, frozen=True, kw_only=True):
-    """The claims that are looked at; everything else in a token is ignored."""
-
-    wks: str | None = None
-    workspace_id: str | None = None
-    sub: str | None = None
-    agent_name: str | None = None
-    exp: int | float | None = None
-    aud: str | tuple[str, ...] | None = None
-    scopes: str | tuple[str, ...] | None = None
-
-    def workspace(self) -> str:
-        """The only workspace that the token opens."""
-        return self.wks or self.workspace_id or ""
-
-    def granted(self) -> tuple[str, ...]:
-        """The scopes, from either form."""
-        return tuple(self.scopes.split()) if isinstance(self.scopes, str) else self.scopes or ()
 
 
 class Issuer:
@@ -53,7 +29,7 @@ class Issuer:
 
     def __init__(self, key: rsa.RSAPrivateKey, now: Callable[[], float] = time.time) -> None:
         self._key = key
-        self._now = now
+        self.now = now
         numbers = key.public_key().public_numbers()
         public = {"e": _base64url(numbers.e), "kty": "RSA", "n": _base64url(numbers.n)}
         # The key's thumbprint (RFC 7638): members in this order, without white space.
@@ -67,7 +43,7 @@ class Issuer:
 
     def default_claims(self, workspace: str) -> dict[str, object]:
         """The claims of the token that the server hands out."""
-        now = int(self._now())
+        now = int(self.now())
         return {
             "wks": workspace,
             "workspace_id": workspace,
@@ -79,61 +55,9 @@ class Issuer:
             "exp": now + LIFETIME,
         }
 
-    def check(self, authorization: str, workspace: str, scope: str) -> None:
-        """Raise Rejected (401, 403) unless this header's token grants `scope` in `workspace`.
-
-        Neither `nbf`, `iat` nor `iss` is looked at, and `exp` has no leeway: relayfile-api, section 1.
-        """
-        if not authorization.startswith("Bearer "):
-            raise _unauthorized("missing or malformed Authorization header: it must be 'Bearer TOKEN'")
-        claims = self._claims(authorization.removeprefix("Bearer ").strip())
-        if not claims.workspace():
-            raise _unauthorized("token names no workspace")
-        if not (claims.sub or claims.agent_name):
-            raise _unauthorized("token names no subject")
-        if claims.exp is None:
-            raise _unauthorized("token has no exp claim")
-        if self._now() >= claims.exp:
-            raise _unauthorized("token expired")
-        if AUDIENCE not in ((claims.aud,) if isinstance(claims.aud, str) else claims.aud or ()):
-            raise _unauthorized("invalid aud claim")
-        granted = claims.granted()
-        if not granted:
-            raise Rejected(403, "forbidden", "no scopes granted")
-        if claims.workspace() != workspace:
-            raise Rejected(403, "forbidden", "workspace mismatch")
-        if scope not in granted:
-            raise Rejected(403, "forbidden", f"missing required scope: {scope}")
-
-    def is_fresh(self, token: str, workspace: str) -> bool:
-        """Whether a token kept from an earlier start will still serve for a month."""
-        try:
-            claims = self._claims(token)
-        except Rejected:
-            return False
-        return claims.workspace() == workspace and (claims.exp or 0) - self._now() >= RENEWAL
-
-    def _claims(self, token: str) -> Claims:
-        for prefix in CLASS_PREFIXES:
-            token = token.removeprefix(prefix)
-        try:
-            header = jwt.get_unverified_header(token)
-        except jwt.InvalidTokenError as error:
-            raise _unauthorized("token is not a JWS") from error
-        if header.get("alg") != "RS256":
-            raise _unauthorized("unsupported jwt algorithm")
-        if not header.get("kid"):
-            raise _unauthorized("missing jwt kid")
-        if header["kid"] != self.kid:
-            raise _unauthorized("unknown jwt kid")
-        try:
-            payload = jwt.PyJWS().decode(token, self._key.public_key(), algorithms=["RS256"])
-        except jwt.InvalidTokenError as error:
-            raise _unauthorized("jwt signature mismatch") from error
-        try:
-            return msgspec.json.decode(payload, type=Claims)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise _unauthorized("invalid jwt claims") from error
+    def public_key(self) -> rsa.RSAPublicKey:
+        """The key that the server's own tokens are verified with."""
+        return self._key.public_key()
 
 
 def issuer(folder: Path) -> Issuer:
@@ -149,15 +73,6 @@ def issuer(folder: Path) -> Issuer:
     if not isinstance(loaded, rsa.RSAPrivateKey):
         raise StateError(f"{path} is not an RSA key", hint="remove it; the next start makes another")
     return Issuer(loaded)
-
-
-def keep_token(folder: Path, issuer: Issuer, workspace: str) -> Path:
-    """`folder/token`, one line with a token for `workspace` that lasts at least another month."""
-    path = folder / "token"
-    kept = path.read_text(encoding="utf-8", errors="replace").strip() if path.exists() else ""
-    if not issuer.is_fresh(kept, workspace):
-        write_private(path, issuer.sign(issuer.default_claims(workspace)).encode() + b"\n")
-    return path
 
 
 def write_private(path: Path, content: bytes) -> None:
@@ -177,7 +92,3 @@ def _pem(key: rsa.RSAPrivateKey) -> bytes:
 
 def _base64url(number: int) -> str:
     return base64.urlsafe_b64encode(number.to_bytes((number.bit_length() + 7) // 8, "big")).rstrip(b"=").decode()
-
-
-def _unauthorized(message: str) -> Rejected:
-    return Rejected(401, "unauthorized", message)

@@ -42,7 +42,7 @@ class Health(_Wire, frozen=True, kw_only=True):
 
 
 class ErrorBody(_Wire, frozen=True, kw_only=True):
-    """Any non-2xx body; the revision members come with a `revision_conflict`.
+    """Any non-2xx body; the revision members come with a `revision_conflict`, `conflicts` with a `merge_conflict`.
 
     A few fork answers say `error` where the others say `code`.
     """
@@ -54,6 +54,7 @@ class ErrorBody(_Wire, frozen=True, kw_only=True):
     current_revision: str | None = None
     current_content_preview: str | None = None
     reason: str | None = None
+    conflicts: tuple["MergeConflict", ...] | None = None
     error: str | None = None
 
 
@@ -227,6 +228,61 @@ class EventPage(_Wire, frozen=True, kw_only=True):
     next_cursor: str | None = shown(_null)
 
 
+class QueryItem(_Wire, frozen=True, kw_only=True):
+    """A file that a query found; `size` is of the stored string, as in a listing, but is shown when 0."""
+
+    path: str
+    revision: str = shown(str)
+    content_type: str = shown(str)
+    provider: str | None = None
+    provider_object_id: str | None = None
+    last_edited_at: str | None = None
+    size: int = shown(int)
+    properties: dict[str, object] | None = None
+    relations: tuple[str, ...] | None = None
+    permissions: tuple[str, ...] | None = None
+    comments: tuple[str, ...] | None = None
+    byte_size: int | None = None
+    encoding: str | None = None
+
+
+class QueryPage(_Wire, frozen=True, kw_only=True):
+    """`GET /fs/query`: files only, sorted by path; `next_cursor` is the last path, or null at the end."""
+
+    items: tuple[QueryItem, ...] | None = shown(_empty)
+    next_cursor: str | None = shown(_null)
+
+
+class MergeRequest(_Wire, frozen=True, kw_only=True):
+    """Body of `POST /fs/merge`; `content` is mine, `base_content` what stood at `base_revision`."""
+
+    strategy: str = shown(str)
+    content: str = shown(str)
+    base_revision: str = shown(str)
+    base_content: str = shown(str)
+    content_type: str | None = None
+    content_identity: ContentIdentity | None = None
+
+
+class MergeResult(_Wire, frozen=True, kw_only=True):
+    """200 of a merge; the merged text itself has to be fetched."""
+
+    target_revision: str = shown(str)
+    strategy: str = shown(str)
+    base_revision: str = shown(str)
+    merged_against_revision: str = shown(str)
+
+
+class MergeConflict(_Wire, frozen=True, kw_only=True):
+    """One place of a file that both sides changed; `unit` says which."""
+
+    unit: str = shown(str)
+    reason: str = shown(str)
+    base: str | None = None
+    mine: str | None = None
+    theirs: str | None = None
+
+
 class Operation(_Wire, frozen=True, kw_only=True):
     """A write on its way to the provider behind the server; `action` is `file_upsert` or `file_delete`."""
 
@@ -252,3 +308,138 @@ class OperationPage(_Wire, frozen=True, kw_only=True):
 
     items: tuple[Operation, ...] | None = shown(_empty)
     next_cursor: str | None = shown(_null)
+
+
+class Queued(_Wire, frozen=True, kw_only=True):
+    """202 of what the server will do later: a replay, a refresh."""
+
+    status: str = shown(str)
+    id: str = shown(str)
+    correlation_id: str = shown(str)
+
+
+class PendingWriteback(_Wire, frozen=True, kw_only=True):
+    """One of the bare array of `GET /writeback/pending`; `id` is the op's."""
+
+    id: str
+    workspace_id: str = shown(str)
+    path: str = shown(str)
+    revision: str = shown(str)
+    correlation_id: str = shown(str)
+    content_identity: ContentIdentity | None = None
+
+
+class WritebackAck(_Wire, frozen=True, kw_only=True):
+    """Body of `POST /writeback/{opId}/ack`: what became of the write at the provider."""
+
+    success: bool
+    error: str | None = None
+    external_id: str | None = None
+    canonical_path: str | None = None
+    provider_result: dict[str, object] | None = None
+
+
+class DraftDisposition(_Wire, frozen=True, kw_only=True):
+    """What an ack did to the file that the op wrote; `action` is `renamed`, `removed` or `none`."""
+
+    action: str = shown(str)
+    from_: str | None = msgspec.field(default=None, name="from")
+    to: str | None = None
+
+
+class AckResult(_Wire, frozen=True, kw_only=True):
+    """200 of an ack."""
+
+    status: str = shown(str)
+    id: str = shown(str)
+    correlation_id: str = shown(str)
+    success: bool = shown(bool)
+    draft: DraftDisposition | None = None
+
+
+class SyncProvider(_Wire, frozen=True, kw_only=True):
+    """How one provider's side is; `status` is `healthy`, `lagging` or `error`."""
+
+    provider: str
+    status: str = shown(str)
+    cursor: str | None = None
+    watermark_ts: str | None = None
+    lag_seconds: int | None = None
+    last_error: str | None = None
+    failure_codes: dict[str, int] | None = None
+    dead_lettered_envelopes: int = shown(int)
+    dead_lettered_ops: int = shown(int)
+
+
+class SyncStatus(_Wire, frozen=True, kw_only=True):
+    """`GET /sync/status`."""
+
+    workspace_id: str = shown(str)
+    providers: tuple[SyncProvider, ...] | None = shown(_empty)
+
+
+class SyncIngress(_Wire, frozen=True, kw_only=True):
+    """`GET /sync/ingress`: what providers sent in, and what waits of it."""
+
+    workspace_id: str = shown(str)
+    queue_depth: int = shown(int)
+    queue_capacity: int = shown(int)
+    pending_total: int = shown(int)
+    dead_letter_total: int = shown(int)
+    accepted_total: int = shown(int)
+    dropped_total: int = shown(int)
+
+
+class RefreshRequest(_Wire, frozen=True, kw_only=True):
+    """Body of `POST /sync/refresh`; both are needed."""
+
+    provider: str = shown(str)
+    reason: str = shown(str)
+
+
+class DeadLetter(_Wire, frozen=True, kw_only=True):
+    """What a provider sent in and the server could not apply; a failed write is an op instead."""
+
+    envelope_id: str
+    workspace_id: str = shown(str)
+    provider: str = shown(str)
+    delivery_id: str = shown(str)
+    correlation_id: str | None = None
+    failed_at: str = shown(str)
+    attempt_count: int = shown(int)
+    last_error: str = shown(str)
+
+
+class DeadLetterPage(_Wire, frozen=True, kw_only=True):
+    """`GET /sync/dead-letter`."""
+
+    items: tuple[DeadLetter, ...] | None = shown(_empty)
+    next_cursor: str | None = shown(_null)
+
+
+class FeedMessage(_Wire, frozen=True, kw_only=True):
+    """One text frame of `GET /fs/ws`: an event, or the answer to a ping (type `pong`, no path).
+
+    With `inline_content` the frame carries the file as `GET /fs/file` would: `content` is left out where it is empty,
+    `encoding` where it is UTF-8 text.
+    """
+
+    event_id: str | None = None
+    type: str = shown(str)
+    path: str | None = None
+    revision: str | None = None
+    content_hash: str | None = None
+    content_type: str | None = None
+    content: str | None = None
+    encoding: str | None = None
+    inline_content: bool | None = None
+    origin: str | None = None
+    provider: str | None = None
+    correlation_id: str | None = None
+    timestamp: str | None = None
+
+
+class ClientMessage(_Wire, frozen=True, kw_only=True):
+    """What a client says on `GET /fs/ws`: `ping` is all that there is."""
+
+    type: str = shown(str)

@@ -125,11 +125,11 @@ def test_refresh_asks_again_about_a_path_and_all_below_it(tmp_path: Path, relay_
 
 
 def test_learning_of_changes_is_told_again_after_a_poll_failed(mount: Mount) -> None:
-    until(lambda: mount.status()["connection"]["feed"] == "polling", "changes are polled")
+    until(lambda: mount.status()["connection"]["feed"] == "live", "changes are told")
     mount.server.rules("EVENTS / 500\n")
     until(lambda: mount.status()["connection"]["feed"] == "none", "they are not")
     mount.server.rules("")
-    until(lambda: mount.status()["connection"]["feed"] == "polling", "they are again, though nothing has changed", 15)
+    until(lambda: mount.status()["connection"]["feed"] == "live", "they are again, though nothing has changed", 15)
 
 
 # SIGHUP

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -24,6 +24,7 @@ from fsmount.model import (
     Change,
     Chunk,
     Entry,
+    Feed,
     Kind,
     ProviderFailed,
     ProviderResult,
@@ -32,6 +33,7 @@ from fsmount.model import (
     Receipt,
     RemotePath,
     Revision,
+    Told,
     is_below,
     join,
 )
@@ -39,7 +41,6 @@ from fsmount.ports import Upload
 from tests.support.uploads import digest_of
 
 T = TypeVar("T")
-Told = Change | ProviderFailed | ProviderSucceeded
 FULL = Capabilities(batch_put=True, feed=True, exact_sizes=True)
 
 
@@ -129,7 +130,7 @@ class FakeRemote:
         self._announce(None)
 
     def break_feed(self, error: RemoteError) -> None:
-        """The feed raises ``error`` once everything before it was told; the next ``changes()`` goes on behind it."""
+        """The feed raises ``error`` once everything before it was told; the next ``follow`` goes on behind it."""
         self._announce(error)
 
     def provider_fails(self, remote_op_id: str, error: str = "no such issue", *, told: bool = True) -> None:
@@ -235,10 +236,12 @@ class FakeRemote:
     async def replay(self, remote_op_id: str) -> None:
         await self._call("replay", RemotePath("/"), lambda: self._replay(remote_op_id))
 
-    def changes(self) -> AsyncIterator[Told | None]:
+    async def follow(self, told: Callable[[Told | None], None], going: Callable[[Feed], None]) -> None:
         if self._feed_at is None:
             self._feed_at = len(self._events)
-        return _Feed(self)
+        going(Feed.LIVE)
+        while True:
+            told(await self._next_change())
 
     def credential_changed(self) -> bool:
         changed, self._renewed = self._renewed, False
@@ -400,9 +403,9 @@ class FakeRemote:
         self._moved.set()
         self._moved = trio.Event()
 
-    async def next_change(self) -> Told | None:
+    async def _next_change(self) -> Told | None:
         """The next entry of the feed; waits for one."""
-        await self._before(self._begin("changes", RemotePath("/")))
+        await self._before(self._begin("follow", RemotePath("/")))
         at = self._feed_at or 0
         while at >= len(self._events):
             await self._moved.wait()
@@ -411,17 +414,6 @@ class FakeRemote:
         if isinstance(change, RemoteError):
             raise change
         return change
-
-
-class _Feed:
-    def __init__(self, remote: FakeRemote) -> None:
-        self._remote = remote
-
-    def __aiter__(self) -> AsyncIterator[Told | None]:
-        return self
-
-    async def __anext__(self) -> Told | None:
-        return await self._remote.next_change()
 
 
 def _after(struck: list[Fault], result: T = None) -> T:  # type: ignore[assignment]

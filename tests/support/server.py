@@ -17,7 +17,7 @@ import httpx
 import msgspec
 import pytest
 
-from fsmount.server.tokens import issuer
+from fsmount.server.tokens import Issuer, issuer
 from fsmount.wire.relayfile import Event, EventPage, FileBody, TreeEntry, TreePage, WriteResult
 
 _RUN = """
@@ -213,9 +213,12 @@ class RelayServer:
 
     def sign(self, **claims: object) -> str:
         """A token with the usual claims, but for those given; None leaves one out."""
-        own = issuer(self.data)
-        merged = {**own.default_claims(self.workspace), **claims}
-        return own.sign({name: value for name, value in merged.items() if value is not None})
+        merged = {**self._issuer.default_claims(self.workspace), **claims}
+        return self._issuer.sign({name: value for name, value in merged.items() if value is not None})
+
+    @functools.cached_property
+    def _issuer(self) -> Issuer:
+        return issuer(self.data)
 
 
 @functools.cache

@@ -380,7 +380,7 @@ async def test_a_token_that_may_not_follow_the_feed_is_told_so(token_file: Path)
     forbidden = response(403, {"code": "forbidden"})
     async with answered(routed({"GET /v1/workspaces/my%20work/fs/events": forbidden}), token_file) as (remote, *_):
         with pytest.raises(Refusal) as caught:
-            await anext(remote.changes())
+            await remote.follow(lambda _: None, lambda _: None)
     assert caught.value.status == 403
 
 

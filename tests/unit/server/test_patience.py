@@ -7,8 +7,9 @@ import pytest
 import trio
 import trio.testing
 
-from fsmount.server.connection import IDLE, STALLED, Connection
+from fsmount.server.connection import IDLE, Connection
 from fsmount.server.messages import Request
+from fsmount.server.stream import STALLED
 from tests.unit.server.conftest import Caller
 
 

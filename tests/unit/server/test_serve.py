@@ -12,10 +12,12 @@ import httpx
 import pytest
 
 from fsmount.errors import StateError
+from fsmount.server.bearers import Bearers, keep_token
 from fsmount.server.rules import ACTIONS
+from fsmount.server.schema import SCHEMA_VERSION
 from fsmount.server.serve import ServeOptions, run
 from fsmount.server.store import Store
-from fsmount.server.tokens import DAY, Issuer, issuer, keep_token
+from fsmount.server.tokens import DAY, Issuer, issuer
 from tests.support.server import RelayServer, serving
 
 
@@ -149,7 +151,7 @@ def test_damaged_state_is_named(tmp_path: Path, name: str, content: bytes) -> No
 def test_a_store_of_a_newer_version_is_left_alone(tmp_path: Path) -> None:
     Store(tmp_path / "store.db", time.time_ns).close()
     with closing(sqlite3.connect(tmp_path / "store.db")) as newer:
-        newer.execute("PRAGMA user_version = 2")
+        newer.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     with pytest.raises(StateError, match="newer version of fsmount"):
         Store(tmp_path / "store.db", time.time_ns)
 
@@ -178,7 +180,7 @@ def test_a_token_is_renewed_a_month_before_its_end(tmp_path: Path, own_issuer: I
     now += 1
     second = keep_token(tmp_path, issuing, "local").read_text()
     assert second != first
-    assert issuing.is_fresh(second.strip(), "local")
+    assert Bearers(issuing, now=lambda: now).is_fresh(second.strip(), "local")
     assert keep_token(tmp_path, issuing, "other").read_text() != second
 
 
@@ -186,4 +188,4 @@ def test_a_token_of_another_key_is_replaced(tmp_path: Path, own_issuer: Issuer) 
     first = keep_token(tmp_path, issuer(tmp_path), "local").read_text()
     assert keep_token(tmp_path, own_issuer, "local").read_text() != first
     (tmp_path / "token").write_bytes(b"\xff")
-    assert own_issuer.is_fresh(keep_token(tmp_path, own_issuer, "local").read_text().strip(), "local")
+    assert Bearers(own_issuer).is_fresh(keep_token(tmp_path, own_issuer, "local").read_text().strip(), "local")

@@ -1,0 +1,80 @@
+"""`GET /fs/export`: every file at or below a path in one answer."""
+
+import base64
+import gzip
+import io
+import tarfile
+from collections.abc import Iterator
+from datetime import datetime
+
+import msgspec
+
+from fsmount.server.messages import JSON_HEADERS, Answer, Rejected
+from fsmount.server.records import StoredFile
+from fsmount.server.routes import Call, file_body
+
+
+def export(call: Call) -> Answer:
+    """The files as a JSON array, a gzipped tar, or a patch that adds them (text only)."""
+    wanted = call.request.query.get("format") or "json"
+    made = _FORMATS.get(wanted)
+    if made is None:
+        raise Rejected(400, "bad_request", f"format is json, tar or patch, not {wanted!r}")
+    return made(call)
+
+
+def _json(call: Call) -> Answer:
+    bodies = [file_body(stored, extensions=call.extensions) for stored in _files(call)]
+    return Answer(status=200, body=msgspec.json.encode(bodies), headers=JSON_HEADERS)
+
+
+def _tar(call: Call) -> Answer:
+    packed = io.BytesIO()
+    # The gzip header's own time would make the same files another archive every second.
+    with (
+        gzip.GzipFile(fileobj=packed, mode="wb", mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w") as archive,
+    ):
+        for stored in _files(call):
+            content = _decoded(stored)
+            member = tarfile.TarInfo(stored.path[1:])
+            member.size = len(content)
+            member.mode = 0o644
+            member.mtime = int(datetime.fromisoformat(stored.updated_at).timestamp())
+            archive.addfile(member, io.BytesIO(content))
+    attachment = ("Content-Disposition", 'attachment; filename="workspace-export.tar.gz"')
+    return Answer(status=200, body=packed.getvalue(), headers=(("Content-Type", "application/gzip"), attachment))
+
+
+def _patch(call: Call) -> Answer:
+    added = "".join(_added(stored) for stored in _files(call) if stored.encoding != "base64")
+    return Answer(status=200, body=added.encode(), headers=(("Content-Type", "text/x-diff; charset=utf-8"),))
+
+
+_FORMATS = {"json": _json, "tar": _tar, "patch": _patch}
+
+
+def _files(call: Call) -> Iterator[StoredFile]:
+    for row in call.store.files(call.workspace, call.path, sight=call.sight()):
+        stored = call.store.file(call.workspace, row.path)
+        if stored is not None:
+            yield stored
+
+
+def _decoded(stored: StoredFile) -> bytes:
+    if stored.encoding != "base64":
+        return stored.content.encode()
+    dense = "".join(stored.content.split()).rstrip("=")
+    return base64.b64decode(dense + "=" * (-len(dense) % 4))
+
+
+def _added(stored: StoredFile) -> str:
+    """The file as a unified diff makes it from nothing."""
+    lines = stored.content.split("\n")
+    is_open = lines[-1] != ""
+    lines = lines if is_open else lines[:-1]
+    head = f"--- /dev/null\n+++ b{stored.path}\n"
+    if not lines:
+        return head
+    end = "\\ No newline at end of file\n" if is_open else ""
+    return f"{head}@@ -0,0 +1,{len(lines)} @@\n" + "".join(f"+{line}\n" for line in lines) + end

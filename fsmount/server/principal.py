@@ -1,0 +1,11 @@
+"""Who asks: what is known of a caller once the token is believed."""
+
+import msgspec
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True):
+    """The bearer of a token: the one workspace that it opens, its name, and what was granted."""
+
+    workspace: str
+    subject: str
+    scopes: tuple[str, ...]

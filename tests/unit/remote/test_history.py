@@ -1,0 +1,206 @@
+"""The log is read without a gap, and what might have been missed is said."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+
+from fsmount.errors import RemoteError, Unreachable
+from fsmount.model import Change, ProviderFailed, ProviderSucceeded, RemotePath, Told
+from fsmount.remote.history import History
+from fsmount.wire.relayfile import Event, EventPage
+
+
+class Log:
+    """The events of a server; ``fetch`` answers as relayfile does, an unknown cursor from the beginning."""
+
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+        self.error: RemoteError | None = None
+        self.page = 1000
+        self.first = 1
+        self.requests = 0
+
+    def add(self, path: str, kind: str = "file.updated", **members: str) -> None:
+        number = self.first + len(self.events)
+        event = {"revision": f"rev_{number}", "content_hash": "ab", "timestamp": "1970-01-01T00:00:09Z", **members}
+        self.events.append(Event(event_id=f"evt_{number}", type=kind, path=path, **event))
+
+    async def fetch(self, query: dict[str, str]) -> EventPage:
+        await trio.lowlevel.checkpoint()
+        self.requests += 1
+        if self.error is not None:
+            raise self.error
+        if query.get("direction") == "desc":
+            return EventPage(events=tuple(self.events[-1:]))
+        ids = [event.event_id for event in self.events]
+        start = ids.index(query["cursor"]) + 1 if query.get("cursor") in ids else 0
+        page = tuple(self.events[start : start + min(self.page, int(query["limit"]))])
+        more = start + len(page) < len(self.events)
+        return EventPage(events=page, next_cursor=page[-1].event_id if more else None)
+
+
+class Reader:
+    """Looks at a log and keeps what is told."""
+
+    def __init__(self, log: Log) -> None:
+        self.log = log
+        self.told: list[Told | None] = []
+        self.history = History(log.fetch)
+
+    async def look(self) -> list[Told | None]:
+        """What is told now; the looks are a second apart."""
+        self.told.clear()
+        await trio.sleep(1)
+        await self.history.look(self.told.append)
+        return list(self.told)
+
+    async def paths(self) -> list[RemotePath | None]:
+        return [None if told is None else told.path for told in await self.look()]
+
+    async def quiet(self, looks: int = 30) -> None:
+        """Looks a while (of virtual time) and finds nothing."""
+        for _ in range(looks):
+            assert await self.look() == []
+
+
+async def _followed() -> tuple[Log, Reader]:
+    """A reader that stands at the end of a log with three events."""
+    log = Log()
+    for path in ("/1", "/2", "/3"):
+        log.add(path)
+    reader = Reader(log)
+    assert await reader.look() == [None]
+    await reader.quiet()
+    return log, reader
+
+
+async def test_changes_come_in_order_over_pages(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    log.page = 2
+    for number in range(5):
+        log.add(f"/new{number}")
+    assert await reader.paths() == [f"/new{number}" for number in range(5)]
+    await reader.quiet()
+
+
+async def test_what_a_change_says(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    log.add("/a", "file.created")
+    log.add("/a", "file.deleted", origin="system")
+    log.add("/a", "writeback.failed", revision="rev_4")
+    log.add("/a", "writeback.succeeded", revision="rev_5")
+    assert await reader.look() == [
+        Change(path="/a", revision="rev_4", digest="ab", at=9.0),  # type: ignore[arg-type]
+        Change(path="/a", revision=None, at=9.0, system=True),  # type: ignore[arg-type]
+        ProviderFailed(path="/a", revision="rev_4", at=9.0),  # type: ignore[arg-type]
+        ProviderSucceeded(path="/a", revision="rev_5", at=9.0),  # type: ignore[arg-type]
+    ]
+
+
+async def test_other_events_are_passed_over(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    for kind in ("sync.stale", "sync.error", "directory.created", "file.invented"):
+        log.add("/a", kind)
+    log.add("", "file.updated")
+    await reader.quiet()
+    assert reader.history.cursor == "evt_8"
+    log.add("/b")
+    assert await reader.paths() == ["/b"]
+
+
+async def test_an_error_loses_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    log.add("/a")
+    log.error = Unreachable("gone")
+    with pytest.raises(Unreachable):
+        await reader.look()
+    log.add("/b")
+    log.error = None
+    assert await reader.paths() == ["/a", "/b"]
+
+
+async def test_a_look_that_is_cancelled_loses_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    log.add("/a")
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        await reader.history.look(reader.told.append)
+    log.add("/b")
+    assert await reader.paths() == ["/a", "/b"]
+
+
+@pytest.mark.parametrize("left", [0, 2])
+async def test_a_head_below_ours_is_a_reset(autojump_clock: trio.testing.MockClock, left: int) -> None:
+    log, reader = await _followed()
+    del log.events[left:]
+    assert None in [told for _ in range(6) for told in await reader.look()]
+    await reader.quiet()
+    log.add("/after")
+    assert await reader.paths() == ["/after"]
+
+
+async def test_looking_closely_shows_a_reset_at_once(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    await reader.look()
+    del log.events[2:]
+    await reader.history.look(reader.told.append, closely=True)
+    assert reader.told == [None]
+
+
+async def test_a_cursor_that_is_not_known_is_a_reset(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    log.events = [event for event in log.events if event.event_id != "evt_3"]
+    log.first = 2
+    log.add("/4")
+    assert log.events[-1].event_id == "evt_4"
+    assert await reader.paths() == [None]
+    log.add("/5")
+    assert await reader.paths() == ["/5"]
+
+
+async def test_an_empty_log_is_followed_from_its_beginning(autojump_clock: trio.testing.MockClock) -> None:
+    log = Log()
+    reader = Reader(log)
+    assert await reader.look() == [None]
+    await reader.quiet()
+    log.add("/first")
+    assert await reader.paths() == ["/first"]
+
+
+async def test_news_cost_one_request_a_look(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    before = log.requests
+    for number in range(20):
+        log.add(f"/{number}")
+        assert await reader.paths() == [f"/{number}"]
+    assert log.requests - before == 20
+
+
+async def test_quiet_looks_seldom_ask_for_the_head(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    before = log.requests
+    await reader.quiet()
+    assert log.requests - before <= 36
+
+
+async def test_what_comes_by_itself_is_told_once(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    log.add("/a")
+    log.add("/b")
+    for event in (log.events[-2], log.events[-1], log.events[-2]):
+        reader.history.take(event, reader.told.append)
+    assert [told.path for told in reader.told if told is not None] == ["/a", "/b"]
+    assert reader.history.cursor == "evt_5"
+    await reader.quiet()
+
+
+async def test_after_a_reset_old_numbers_are_new_events(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    log.add("/a")
+    assert await reader.paths() == ["/a"]
+    log.events.clear()
+    await reader.history.look(reader.told.append, closely=True)
+    for number in range(4):
+        log.add(f"/new{number}")
+    assert await reader.paths() == [f"/new{number}" for number in range(4)]
