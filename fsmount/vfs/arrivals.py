@@ -134,6 +134,8 @@ class Arrivals:
         """
         if change.path in self._own and self._own[change.path] == change.revision:
             return
+        if change.revision is not None:
+            self._tree.overlay.stands(change.path)
         if self._tell_renamed(self._followed.renamed(change)):
             self._note(change)
             return
