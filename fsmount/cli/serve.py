@@ -32,7 +32,13 @@ from fsmount.errors import UsageError
 @click.option(
     "--rules", type=click.Path(dir_okay=False, path_type=Path), help="Refuse, delay or lose requests as this file says."
 )
-def serve(data: Path | None, listen: str, workspace: str, rules: Path | None) -> int:
+@click.option(
+    "--extensions/--no-extensions",
+    default=True,
+    show_default=True,
+    help="Offer what only this server has: exact sizes, a status per file of a batch, raw bytes of any length.",
+)
+def serve(data: Path | None, listen: str, workspace: str, rules: Path | None, *, extensions: bool) -> int:
     """Run a relayfile-compatible server, for tests, trials and demonstrations.
 
     Prints one line when it is ready: 'serving REMOTE  token-file FILE'. Both go straight to 'fsmount mount REMOTE
@@ -65,7 +71,14 @@ def serve(data: Path | None, listen: str, workspace: str, rules: Path | None) ->
     host, port = _address(listen)
     _check_workspace(workspace)
     return run(
-        ServeOptions(data=data or state_home() / "serve", host=host, port=port, workspace=workspace, rules=rules)
+        ServeOptions(
+            data=data or state_home() / "serve",
+            host=host,
+            port=port,
+            workspace=workspace,
+            rules=rules,
+            extensions=extensions,
+        )
     )
 
 

@@ -1,5 +1,8 @@
 """What passes between the HTTP connection and the routes; holds no behaviour of either."""
 
+from collections.abc import Iterator
+from typing import Protocol
+
 import msgspec
 
 from fsmount.wire.relayfile import ErrorBody
@@ -7,10 +10,27 @@ from fsmount.wire.relayfile import ErrorBody
 JSON_HEADERS = (("Content-Type", "application/json"),)
 
 
+class Sink(Protocol):
+    """Where a body goes that is streamed in. `close` forgets what was not made use of."""
+
+    def write(self, piece: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class Content(Protocol):
+    """A body that is streamed out: `length` bytes in pieces. Who sends it closes it."""
+
+    @property
+    def length(self) -> int: ...
+    def pieces(self) -> Iterator[bytes]: ...
+    def close(self) -> None: ...
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole request. `path` is still percent-encoded, `query` holds the first value of each name,
-    `headers` have lower-case names. `oversized` says that `body` was longer than the cap and is gone.
-    """  # fmt: skip
+    """One request, whole but for a body that is streamed. `path` is still percent-encoded, `query` holds the first
+    value of each name, `headers` have lower-case names. `oversized` says that `body` was longer than the cap and is
+    gone.
+    """
 
     method: str
     path: str
@@ -21,11 +41,29 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole answer; `headers` leave out Content-Length, which belongs to the connection."""
+    """One answer; `headers` leave out Content-Length, which belongs to the connection.
+
+    `content` takes the place of `body` where that would be too large to hold.
+    """
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = JSON_HEADERS
+    content: Content | None = None
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body."""
+        return len(self.body) if self.content is None else self.content.length
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body in order."""
+        return iter((self.body,) if self.body else ()) if self.content is None else self.content.pieces()
+
+    def close(self) -> None:
+        """Gives back what `content` holds."""
+        if self.content is not None:
+            self.content.close()
 
 
 class Rejected(Exception):

@@ -9,8 +9,8 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from fsmount.server import bulk, routes
-from fsmount.server.messages import Answer, Rejected, Request, answer, rejection
+from fsmount.server import bulk, raw, routes
+from fsmount.server.messages import Answer, Rejected, Request, Sink, answer, rejection
 from fsmount.server.paths import normal
 from fsmount.server.routes import Call, Route
 from fsmount.server.rules import Manner, Rules, body_of
@@ -18,7 +18,7 @@ from fsmount.server.store import Store
 from fsmount.server.tokens import Issuer
 from fsmount.wire.relayfile import Health
 
-FEATURES = ("byte-size", "bulk-status")
+FEATURES = ("byte-size", "bulk-status", "raw")
 ROUTES: dict[tuple[str, str], tuple[str, str, Route]] = {
     # method, route below /fs: scope, the method that rules know it by, function
     ("GET", "tree"): ("fs:read", "LIST", routes.tree),
@@ -26,14 +26,25 @@ ROUTES: dict[tuple[str, str], tuple[str, str, Route]] = {
     ("PUT", "file"): ("fs:write", "PUT", routes.put_file),
     ("DELETE", "file"): ("fs:write", "DELETE", routes.delete_file),
     ("GET", "events"): ("fs:read", "EVENTS", routes.events),
+    ("GET", "raw"): ("fs:read", "GET", raw.get),
+    ("HEAD", "raw"): ("fs:read", "GET", raw.get),
 }
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do with one request: `perform` does it, or makes the answer that stands in for it."""
+    """What to do with one request: `perform` does it, or makes the answer that stands in for it.
+
+    A body that is streamed goes to `sink` before that, or nowhere where there is none.
+    """
 
     manner: Manner
     perform: Callable[[], Answer]
+    sink: Sink | None = None
+
+    def close(self) -> None:
+        """Forgets the body if nothing was made of it."""
+        if self.sink is not None:
+            self.sink.close()
 
 
 class Site:
@@ -44,6 +55,13 @@ class Site:
         self._issuer = issuer
         self._rules = rules
         self._extensions = extensions
+
+    def streams(self, request: Request) -> bool:
+        """Whether the request is to be received without its body, which goes to the exchange's sink then."""
+        return self._is_raw_put(request.method, _below_workspace(request.path)[1])
+
+    def _is_raw_put(self, method: str, name: str) -> bool:
+        return self._extensions and (method, name) == ("PUT", "raw")
 
     def receive(self, request: Request) -> Exchange:
         """How to treat a request; nothing is done yet."""
@@ -65,9 +83,10 @@ class Site:
 
     def _workspace(self, request: Request, correlation_id: str) -> Exchange:
         workspace, name = _below_workspace(request.path)
-        found = ROUTES.get((request.method, name))
+        found = ROUTES.get((request.method, name)) if name != "raw" or self._extensions else None
         is_bulk = (request.method, name) == ("POST", "bulk")
-        if not workspace or not (found or is_bulk):
+        is_raw_put = self._is_raw_put(request.method, name)
+        if not workspace or not (found or is_bulk or is_raw_put):
             raise Rejected(404, "not_found", "no such route")
         self._issuer.check(request.headers.get("authorization", ""), workspace, found[0] if found else "fs:write")
         if not correlation_id.strip():
@@ -80,6 +99,8 @@ class Site:
             store=self._store,
             extensions=self._extensions,
         )
+        if is_raw_put:
+            return self._raw_put(call)
         if found is None:
             return self._bulk(call)
         _, method, route = found
@@ -90,6 +111,17 @@ class Site:
         ruled = self._rules.bulk_manner([normal(file.path) for file in files])
         return _exchange(call, ruled.whole, lambda: bulk.write(call, files, ruled.refused))
 
+    def _raw_put(self, call: Call) -> Exchange:
+        """A write whose body is still to come; of one that is refused in any case nothing is kept."""
+        manner = self._rules.manner("PUT", call.path)
+        try:
+            body = raw.receive(call)
+        except Rejected as rejected:
+            made = rejection(rejected, call.correlation_id)
+            return _exchange(call, manner, lambda: made)
+        kept = None if manner.replaces_request() or manner.refuses_file() else body
+        return _exchange(call, manner, lambda: raw.put(call, body), kept)
+
 
 def log_line(request: Request, status: int | None) -> str:
     """`METHOD PATH STATUS`, a dash for what was not answered; of the query only `path`, so no secret."""
@@ -97,7 +129,7 @@ def log_line(request: Request, status: int | None) -> str:
     return f"{request.method} {request.path}{'' if path is None else '?path=' + quote(path)} {status or '-'}"
 
 
-def _exchange(call: Call, manner: Manner, perform: Callable[[], Answer]) -> Exchange:
+def _exchange(call: Call, manner: Manner, perform: Callable[[], Answer], sink: Sink | None = None) -> Exchange:
     def performed() -> Answer:
         if manner.status is not None:
             made = Answer(status=manner.status, body=body_of(manner, call.correlation_id))
@@ -108,11 +140,9 @@ def _exchange(call: Call, manner: Manner, perform: Callable[[], Answer]) -> Exch
                 made = rejection(rejected, call.correlation_id)
         if manner.retry_after is None:
             return made
-        return Answer(
-            status=made.status, body=made.body, headers=(*made.headers, ("Retry-After", str(manner.retry_after)))
-        )
+        return msgspec.structs.replace(made, headers=(*made.headers, ("Retry-After", str(manner.retry_after))))
 
-    return Exchange(manner=manner, perform=performed)
+    return Exchange(manner=manner, perform=performed, sink=sink)
 
 
 def _settled(made: Answer) -> Exchange:

@@ -19,6 +19,7 @@ from typing import Any
 import msgspec
 
 from fsmount.errors import StateError
+from fsmount.server.bodies import Bodies, Incoming
 from fsmount.server.paths import ancestors, parent, provider
 from fsmount.wire.relayfile import ContentIdentity
 
@@ -43,11 +44,11 @@ class UnknownCursor(Exception):
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A checked file on its way in. `size` is in bytes of `content` as stored, `byte_size` decoded.
 
-    `semantics` is JSON text; None keeps what the file has.
+    `semantics` is JSON text; None keeps what the file has. `content` is None where the bytes are a file in `bodies/`.
     """
 
     path: str
-    content: str
+    content: str | None
     encoding: str
     content_type: str
     digest: str
@@ -57,7 +58,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file as it lies in the store."""
+    """A file as it lies in the store; `content` is None where its bytes are a file in `bodies/`."""
 
     path: str
     revision: str
@@ -67,7 +68,7 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     byte_size: int
     updated_at: str
     semantics: str | None
-    content: str
+    content: str | None
 
 
 class Row(msgspec.Struct, frozen=True, kw_only=True):
@@ -140,10 +141,13 @@ _EVENTS = """
 
 
 class Store:
-    """One database. `now` gives UTC nanoseconds since the epoch."""
+    """One database, with `bodies` beside it. `now` gives UTC nanoseconds since the epoch."""
 
     def __init__(self, path: Path, now: Callable[[], int]) -> None:
         self._now = now
+        self.bodies = Bodies(path.parent / "bodies")
+        self._replaced: list[str] = []
+        self._adopted: list[str] = []
         # Created here so that it is private whatever the umask; SQLite gives its WAL the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self._sql = sqlite3.connect(path, isolation_level=None, timeout=1)
@@ -152,6 +156,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             self._sql.close()
             raise _unusable(path, error) from error
+        self.bodies.sweep(self._is_current)
 
     def _open(self) -> None:
         # Exclusive: a second server on the same directory is refused instead of sharing the ids.
@@ -182,7 +187,28 @@ class Store:
             # SQLite rolls back by itself on some errors, a full disk for one.
             if self._sql.in_transaction:
                 self._sql.execute("ROLLBACK")
+            self._drop_bodies(self._adopted)
             raise
+        self._drop_bodies(self._replaced)
+
+    def _drop_bodies(self, revisions: list[str]) -> None:
+        for revision in revisions:
+            self.bodies.remove(revision)
+        self._replaced, self._adopted = [], []
+
+    def _is_current(self, revision: str) -> bool:
+        return self._sql.execute("SELECT 1 FROM file WHERE revision = ?", (revision,)).fetchone() is not None
+
+    def check(self, workspace: str, path: str, expected: str) -> str | None:
+        """The file's revision, None when there is no file. Raises RevisionMismatch where it is not as `expected`."""
+        row = self._sql.execute(
+            "SELECT revision FROM file WHERE workspace = ? AND path = ?", (workspace, path)
+        ).fetchone()
+        current = row[0] if row else None
+        matches = {"*": True, "0": current is None}.get(expected, expected == current)
+        if not matches:
+            raise RevisionMismatch(current)
+        return current
 
     def file(self, workspace: str, path: str) -> StoredFile | None:
         """The file at `path`, with its content."""
@@ -191,7 +217,11 @@ class Store:
             " FROM file WHERE workspace = ? AND path = ?",
             (workspace, path),
         ).fetchone()
-        return row and StoredFile(**dict(zip(StoredFile.__struct_fields__, row, strict=True)))
+        if row is None:
+            return None
+        stored = StoredFile(**dict(zip(StoredFile.__struct_fields__, row, strict=True)))
+        elsewhere = stored.byte_size > 0 and not stored.content
+        return msgspec.structs.replace(stored, content=None) if elsewhere else stored
 
     def put(
         self,
@@ -201,17 +231,20 @@ class Store:
         expected: str,
         correlation_id: str = "",
         identity: ContentIdentity | None = None,
+        body: Incoming | None = None,
     ) -> Change:
         """Write a file if it is as `expected`: `*` anything, `0` absent, else that revision.
 
-        To be called in a transaction. Raises RevisionMismatch before anything is written.
+        `body` has the bytes of a draft without content. To be called in a transaction. Raises RevisionMismatch
+        before anything is written.
         """
-        found = self._check(workspace, draft.path, expected)
+        found = self.check(workspace, draft.path, expected)
         at = self._now()
         above = ancestors(draft.path)
         change = self._op("put", workspace, draft.path, draft.content_type, correlation_id, at, identity)
         row = {
             **msgspec.structs.asdict(draft),
+            "content": draft.content or "",
             "workspace": workspace,
             "parent": above[0],
             "level": len(above),
@@ -219,8 +252,9 @@ class Store:
             "updated_at": rfc3339(at),
         }
         self._sql.execute(_UPDATE if found else _INSERT, row)
-        if not found:
+        if found is None:
             self._enter(workspace, above)
+        self._exchange_bodies(found, change.revision, body)
         kind = "file.updated" if found else "file.created"
         self._event(kind, workspace, change, draft.digest, correlation_id, at)
         return change
@@ -231,14 +265,24 @@ class Store:
         To be called in a transaction. Raises RevisionMismatch before anything is written; an absent
         file never matches.
         """
-        if self._check(workspace, path, expected) is None:
+        found = self.check(workspace, path, expected)
+        if found is None:
             raise RevisionMismatch(None)
         at = self._now()
         change = self._op("delete", workspace, path, None, correlation_id, at, None)
         self._sql.execute("DELETE FROM file WHERE workspace = ? AND path = ?", (workspace, path))
         self._leave(workspace, ancestors(path))
+        self._exchange_bodies(found, change.revision, None)
         self._event("file.deleted", workspace, change, None, correlation_id, at)
         return change
+
+    def _exchange_bodies(self, before: str | None, now: str, body: Incoming | None) -> None:
+        """The new body stands before its row is committed; the old one goes after that."""
+        if body is not None:
+            self._adopted.append(now)
+            self.bodies.adopt(body, now)
+        if before is not None:
+            self._replaced.append(before)
 
     def earlier(self, workspace: str, identity: ContentIdentity) -> Change | None:
         """The oldest write of the same kind and key whose time has not run out."""
@@ -292,16 +336,6 @@ class Store:
 
     def _rows(self, place: str, bound: str, query: Mapping[str, str | int]) -> list[tuple[Any, ...]]:
         return self._sql.execute(_LISTING.format(place=place, bound=bound), query).fetchall()
-
-    def _check(self, workspace: str, path: str, expected: str) -> str | None:
-        row = self._sql.execute(
-            "SELECT revision FROM file WHERE workspace = ? AND path = ?", (workspace, path)
-        ).fetchone()
-        current = row[0] if row else None
-        matches = {"*": True, "0": current is None}.get(expected, expected == current)
-        if not matches:
-            raise RevisionMismatch(current)
-        return current
 
     def _op(
         self,
