@@ -6,9 +6,9 @@ Listings and files are taken whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from functools import partial
-from typing import Self
+from typing import Self, TypeVar
 from urllib.parse import quote, urlencode
 
 import msgspec
@@ -33,10 +33,13 @@ from fsmount.model import (
 )
 from fsmount.ports import EventLog, Upload
 from fsmount.remote import batch, content, explain
+from fsmount.remote.bodycap import BodyCap
 from fsmount.remote.credentials import TokenSource
 from fsmount.remote.entries import entries
 from fsmount.remote.feed import Feed
 from fsmount.remote.http import Answer, Call, Client
+from fsmount.remote.raw import FEATURE, LARGE, MISSING, Raw, fits_header, forbidden
+from fsmount.remote.routes import Routes, at_base
 from fsmount.wire.relayfile import (
     BulkResponse,
     Event,
@@ -50,10 +53,15 @@ from fsmount.wire.relayfile import (
     WriteResult,
 )
 
+T = TypeVar("T")
 RESTARTS = 5
-SMALLEST_BATCH = 4096
-LARGE = 1024 * 1024
-"""Bytes from which on JSON and base64 are left to a thread."""
+RAW_FROM = 64 * 1024
+"""Bytes from which on a file goes as it is where the server takes that: JSON costs more than it saves."""
+DEEPEST = 100
+MOST_PAGES = 30
+"""Pages of a listing that are worth reading before a subtree is fetched at once."""
+NO_EXPORT = frozenset({400, 403, 404, 405, 413, 501})
+"""Answers after which no subtree is asked for at once until the remote is probed again."""
 
 
 class _Tree(TreePage, frozen=True, kw_only=True):
@@ -65,6 +73,10 @@ class _Tree(TreePage, frozen=True, kw_only=True):
 
 class _File(FileBody, frozen=True, kw_only=True):
     content: str
+
+
+class _Exported(_File, frozen=True, kw_only=True):
+    path: str
 
 
 class _Events(EventPage, frozen=True, kw_only=True):
@@ -93,14 +105,16 @@ class RelayfileRemote:
         self._log = log
         self._problems = problems
         self._features = features
-        self._prefix = f"/v1/workspaces/{quote(url.workspace, safe='')}/fs/"
+        self._routes = Routes(url.workspace)
         self._tokens = TokenSource(
             credentials,
             warn=partial(log.note, "credential.exposed", level="warning"),
             command_timeout=min(10.0, timeout * 0.8),
         )
         self._client = Client(url.origin, self._tokens, timeout=timeout, log=log)
-        self._max_batch_bytes = 900_000
+        self._raw = Raw(self._client, self._routes)
+        self._cap = BodyCap()
+        self._exports = True
         self._feed = Feed(self._events, poll)
         self._skipped: set[str] = set()
 
@@ -113,12 +127,15 @@ class RelayfileRemote:
     @property
     def capabilities(self) -> Capabilities:
         """What the server can do, as far as it is known by now."""
+        has_raw = FEATURE in (self._features or ())
         return Capabilities(
+            ranges=has_raw,
             batch_put=True,
+            batch_read=self._exports,
             feed=True,
             exact_sizes="byte-size" in (self._features or ()),
-            max_batch_bytes=self._max_batch_bytes,
-            size_limit=content.SIZE_LIMIT,
+            max_batch_bytes=self._cap.max_batch_bytes,
+            size_limit=None if has_raw else self._cap.size_limit,
             trims_names=True,
         )
 
@@ -128,9 +145,14 @@ class RelayfileRemote:
         return self._client.requests
 
     async def probe(self) -> None:
-        """See the port. What is raised says to a person what is wrong and, in ``hint``, what to do."""
+        """See the port. What is raised says to a person what is wrong and, in ``hint``, what to do.
+
+        A server that comes back may be another version, with other limits.
+        """
         try:
-            await self._learned()
+            await self._ask_features()
+            self._cap.forget()
+            self._exports = True
             await self._page(self._url.root, "")
         except Refusal as error:
             raise explain.refused(error, self._url) from error
@@ -148,11 +170,18 @@ class RelayfileRemote:
         return found
 
     async def read(self, path: RemotePath, revision: Revision | None, start: int, length: int) -> Chunk:  # noqa: ARG002
-        call = self._call("GET", "file", path)
-        answer = await self._client.request(call)
-        if len(answer.body) > LARGE:
-            return await trio.to_thread.run_sync(self._chunk, call, answer)
-        return self._chunk(call, answer)
+        return await self._by_raw(lambda: self._raw.read(path, start, length), lambda: self._read_file(path))
+
+    async def read_below(self, directory: RemotePath, most: int) -> list[tuple[RemotePath, Chunk]] | None:
+        try:
+            if await self._weighs_more(directory, most):
+                return None
+            call = self._routes.call("GET", "export", directory, more="&format=json")
+            answer = await self._client.request(call)
+        except Refusal as refusal:
+            self._exports = refusal.status not in NO_EXPORT
+            raise
+        return await trio.to_thread.run_sync(self._exported, call, answer)
 
     async def put(self, upload: Upload) -> Receipt:
         return await self._put(upload, None)
@@ -172,7 +201,7 @@ class RelayfileRemote:
         return [verdict for verdict in found if verdict is not None]
 
     async def delete(self, path: RemotePath, base: Base) -> Receipt:
-        call = self._call("DELETE", "file", path, if_match=base.revision or "0")
+        call = self._routes.call("DELETE", "file", path, headers=at_base(base.revision))
         answer = await self._client.request(call)
         result = self._written(call, answer)
         return Receipt(
@@ -180,14 +209,13 @@ class RelayfileRemote:
         )
 
     async def copy_metadata(self, upload: Upload, source: RemotePath, revision: Revision | None) -> Receipt:  # noqa: ARG002
-        call = self._call("GET", "file", source)
         try:
-            found = self._client.decoded(call, await self._client.request(call), _File)
+            semantics = await self._semantics(source)
         except Refusal as refusal:
             if refusal.status != 404:
                 raise
-            return await self._put(upload, None)
-        return await self._put(upload, found.semantics)
+            semantics = None
+        return await self._put(upload, semantics)
 
     async def remove_directory(self, path: RemotePath) -> None:
         # A directory is there by what lies in it: an empty one is gone already, and nothing is sent.
@@ -213,40 +241,36 @@ class RelayfileRemote:
 
     # requests
 
-    def _call(
-        self,
-        method: str,
-        route: str,
-        path: RemotePath,
-        *,
-        if_match: str = "",
-        body: bytes | None = None,
-        page: str = "",
-    ) -> Call:
-        try:
-            asked = urlencode({"path": path}, quote_via=quote, safe="/") + page
-        except UnicodeEncodeError as error:
-            raise Refusal(400, code="invalid_path", message="the name is not valid UTF-8") from error
-        headers = (("If-Match", if_match),) if if_match else ()
-        target = f"{self._prefix}{route}?{asked}"
-        return Call(method=method, target=target, path=path, content=body, headers=headers)
-
     async def _learned(self) -> frozenset[str]:
-        """The server's extensions, asked for once; a server without that route has none."""
-        if self._features is None:
-            call = Call(method="GET", target="/health", anonymous=True)
-            try:
-                health = self._client.decoded(call, await self._client.request(call), Health)
-                self._features = frozenset(health.features or ())
-            except Refusal as refusal:
-                if refusal.status >= 500 or refusal.status in (408, 425, 429):
-                    raise
-                self._features = frozenset()
+        """The server's extensions, asked for where they are not known."""
+        return self._features if self._features is not None else await self._ask_features()
+
+    async def _ask_features(self) -> frozenset[str]:
+        """The same, asked for now; a server without that route has none."""
+        call = Call(method="GET", target="/health", anonymous=True)
+        try:
+            health = self._client.decoded(call, await self._client.request(call), Health)
+            self._features = frozenset(health.features or ())
+        except Refusal as refusal:
+            if refusal.status >= 500 or refusal.status in (408, 425, 429):
+                raise
+            self._features = frozenset()
         return self._features
 
-    async def _page(self, directory: RemotePath, cursor: str) -> _Tree:
+    async def _by_raw(self, raw: Callable[[], Awaitable[T]], plain: Callable[[], Awaitable[T]]) -> T:
+        """By the extension where it is announced; as any server takes it where that turns out not to hold any more."""
+        if FEATURE not in (self._features or ()):
+            return await plain()
+        try:
+            return await raw()
+        except Refusal as refusal:
+            if refusal.status not in MISSING or FEATURE in await self._ask_features():
+                raise
+        return await plain()
+
+    async def _page(self, directory: RemotePath, cursor: str, depth: int = 1) -> _Tree:
         cursors = f"&cursor={quote(cursor)}" if cursor else ""
-        call = self._call("GET", "tree", directory, page=f"&depth=1{cursors}")
+        call = self._routes.call("GET", "tree", directory, more=f"&depth={depth}{cursors}")
         answer = await self._client.request(call)
         return self._client.decoded(call, answer, _Tree)
 
@@ -272,13 +296,65 @@ class RelayfileRemote:
             rows += page.entries or ()
         return rows
 
+    async def _weighs_more(self, directory: RemotePath, most: int) -> bool:
+        """Whether the files below hold more than ``most`` bytes as they are stored, or are too many to tell."""
+        page, weight, pages = await self._page(directory, "", DEEPEST), 0, 1
+        while True:
+            weight += sum(row.byte_size or row.size or 0 for row in page.entries or ())
+            if weight > most or (page.next_cursor and pages == MOST_PAGES):
+                return True
+            if not page.next_cursor:
+                return False
+            page, pages = await self._page(directory, page.next_cursor, DEEPEST), pages + 1
+
+    async def _read_file(self, path: RemotePath) -> Chunk:
+        """The whole file, in JSON."""
+        call = self._routes.call("GET", "file", path)
+        answer = await self._client.request(call)
+        if len(answer.body) > LARGE:
+            return await trio.to_thread.run_sync(self._chunk, call, answer)
+        return self._chunk(call, answer)
+
+    async def _semantics(self, path: RemotePath) -> Semantics | None:
+        """What is attached to a file. Raises Refusal 403 where only a body that is too large would tell."""
+        found = await self._by_raw(lambda: self._raw.semantics(path), _nothing)
+        if found is not None:
+            return found
+        call = self._routes.call("GET", "file", path)
+        try:
+            return self._client.decoded(call, await self._client.request(call), _File).semantics
+        except Refusal as refusal:
+            if refusal.status == 413:
+                raise forbidden("the semantics of the file cannot be read", refusal) from refusal
+            raise
+
     async def _put(self, upload: Upload, semantics: Semantics | None) -> Receipt:
+        if upload.source.size <= RAW_FROM or not fits_header(semantics):
+            return await self._put_file(upload, semantics)
+        return await self._by_raw(lambda: self._put_raw(upload, semantics), lambda: self._put_file(upload, semantics))
+
+    async def _put_raw(self, upload: Upload, semantics: Semantics | None) -> Receipt:
+        return self._receipt(upload, *await self._raw.put(upload, semantics))
+
+    async def _put_file(self, upload: Upload, semantics: Semantics | None) -> Receipt:
         if upload.source.size > LARGE:
             body = await trio.to_thread.run_sync(_put_body, upload, semantics)
         else:
             body = _put_body(upload, semantics)
-        call = self._call("PUT", "file", upload.path, if_match=upload.base.revision or "0", body=body)
-        answer = await self._client.request(call)
+        call = self._routes.call("PUT", "file", upload.path, headers=at_base(upload.base.revision), body=body)
+        try:
+            answer = await self._client.request(call)
+        except Refusal as refusal:
+            if refusal.status != 413:
+                raise
+            self._cap.refused(len(body))
+            if FEATURE not in (self._features or ()):
+                raise
+            return await self._put_raw(upload, semantics)
+        self._cap.accepted(len(body))
+        return self._receipt(upload, call, answer)
+
+    def _receipt(self, upload: Upload, call: Call, answer: Answer) -> Receipt:
         result = self._written(call, answer)
         return Receipt(
             path=upload.path,
@@ -295,16 +371,17 @@ class RelayfileRemote:
         return result
 
     async def _bulk(self, uploads: Sequence[Upload], body: bytes) -> list[Receipt | RemoteError]:
-        if len(body) > self._max_batch_bytes and len(uploads) > 1:
-            message = f"{len(body)} bytes in one batch, of at most {self._max_batch_bytes}"
+        if len(body) > self._cap.max_batch_bytes and len(uploads) > 1:
+            message = f"{len(body)} bytes in one batch, of at most {self._cap.max_batch_bytes}"
             raise Refusal(413, code="batch_too_large", message=message)
-        call = Call(method="POST", target=f"{self._prefix}bulk", path=uploads[0].path, content=body)
+        call = Call(method="POST", target=f"{self._routes.prefix}bulk", path=uploads[0].path, content=body)
         try:
             answer = await self._client.request(call)
         except Refusal as refusal:
-            if refusal.status == 413 and len(uploads) > 1:
-                self._max_batch_bytes = max(SMALLEST_BATCH, min(self._max_batch_bytes, len(body)) // 2)
+            if refusal.status == 413:
+                self._cap.refused(len(body), files=len(uploads))
             raise
+        self._cap.accepted(len(body))
         told = self._client.decoded(call, answer, BulkResponse)
         found = batch.verdicts(uploads, told, answer.correlation_id, self._client.hidden)
         for upload, verdict in zip(uploads, found, strict=True):
@@ -335,13 +412,19 @@ class RelayfileRemote:
             return error
 
     async def _events(self, query: dict[str, str]) -> EventPage:
-        call = Call(method="GET", target=f"{self._prefix}events?{urlencode(query, quote_via=quote)}", path=ROOT)
+        call = Call(method="GET", target=f"{self._routes.prefix}events?{urlencode(query, quote_via=quote)}", path=ROOT)
         return self._client.decoded(call, await self._client.request(call), _Events)
 
     # answers
 
+    def _exported(self, call: Call, answer: Answer) -> list[tuple[RemotePath, Chunk]]:
+        files = self._client.decoded(call, answer, list[_Exported])
+        return [(RemotePath(file.path), self._chunk_of(call, answer, file)) for file in files]
+
     def _chunk(self, call: Call, answer: Answer) -> Chunk:
-        file = self._client.decoded(call, answer, _File)
+        return self._chunk_of(call, answer, self._client.decoded(call, answer, _File))
+
+    def _chunk_of(self, call: Call, answer: Answer, file: _File) -> Chunk:
         if not file.revision:
             raise self._client.invalid(call, answer, "names no revision")
         try:
@@ -362,6 +445,10 @@ class RelayfileRemote:
         if problem.path not in self._skipped:
             self._skipped.add(problem.path)
             self._log.note("name.skipped", f"{problem.path[:300]!r}: {problem.why}", path=directory, level="warning")
+
+
+async def _nothing() -> None:
+    return None
 
 
 def _put_body(upload: Upload, semantics: Semantics | None) -> bytes:
