@@ -7,7 +7,7 @@ import pytest
 from hypothesis import settings
 
 from tests.support.mount import mount
-from tests.support.server import relay_server
+from tests.support.server import RelayServer, relay_server
 
 __all__ = ["mount", "relay_server"]
 
@@ -20,6 +20,11 @@ if os.environ.get("CI"):
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--no-mount", action="store_true", help="leave out the tests that need a real FUSE mount")
+    parser.addoption("--no-extensions", action="store_true", help="mount servers that have only the plain API")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    RelayServer.extensions = not config.getoption("--no-extensions")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
