@@ -19,7 +19,6 @@ from fsmount.remote.http import Answer, Call, Client
 from fsmount.remote.routes import Headers, Routes
 from fsmount.wire.relayfile import Semantics
 
-FEATURE = "raw"
 SEMANTICS = "X-Relayfile-Semantics"
 LONGEST_SEMANTICS = 32 * 1024
 """Bytes that fit the header."""
