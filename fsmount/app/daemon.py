@@ -221,6 +221,7 @@ class Daemon:
                 for task in (self._stop_on_signal, self._connection.run, self._uploader.run, self._following.run):
                     nursery.start_soon(task)
                 nursery.start_soon(self._filesystem.arrivals.run)
+                nursery.start_soon(self._filesystem.contents.run)
                 nursery.start_soon(self._upkeep.run)
                 nursery.start_soon(self._reload.on_hangup)
                 nursery.start_soon(_call_when_serving, ready)

@@ -14,6 +14,8 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 import pyfuse3
 import trio
 
+from fsmount.vfs.patience import serving
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -31,12 +33,13 @@ Handler = Callable[Concatenate[A, P], Coroutine[Any, Any, T]]
 
 
 def within(timeouts: float) -> Callable[[Handler[A, P, T]], Handler[A, P, T]]:
-    """A handler that is answered with ETIMEDOUT after so many timeouts."""
+    """A handler that is answered with ETIMEDOUT after so many timeouts without progress."""
 
     def bounded(method: Handler[A, P, T]) -> Handler[A, P, T]:
         @functools.wraps(method)
         async def answer(self: A, /, *args: P.args, **kwargs: P.kwargs) -> T:
-            with trio.move_on_after(self.timeout * timeouts):
+            with trio.move_on_after(self.timeout * timeouts) as scope:
+                serving(scope, self.timeout * timeouts)
                 try:
                     return await method(self, *args, **kwargs)
                 except pyfuse3.FUSEError:

@@ -145,7 +145,7 @@ class Operations(Beside):
         directory.listing, directory.stamp = self._tree.held(node), self._tree.stamp
         # A directory is listed in time, whatever its sizes cost: those not fetched by then are asked for by ``stat``.
         with trio.move_on_after(self.timeout / 2):
-            await self._tree.measure(names)
+            await self._tree.measure(node, names)
         shown = node.ino == ROOT_INO and not self._control.hidden
         directory.names = [(RELAY, self._control.root()), *names] if shown else names
 

@@ -7,7 +7,7 @@ of a draft before the draft gets its name, so that a crash between the two finds
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -155,7 +155,9 @@ async def _checked(spool: Spool, body: Body, digest: Digest) -> Source:
 
 @dataclass(slots=True)
 class Fetched:
-    """The remote's version of a file. ``draft`` holds its bytes, or is None where this disk had no room for them."""
+    """The remote's version of a file. ``draft`` holds its bytes; None where this disk had no room for them, or they
+    were not needed.
+    """
 
     revision: Revision
     digest: Digest
@@ -187,11 +189,16 @@ class Fetched:
             self.spool.remove(Body(size=self.size, digest=None, draft=draft.draft_id))
 
 
-async def fetch(path: RemotePath, remote: Remote, spool: Spool) -> Fetched | None:
-    """The file at ``path`` as the remote has it now, at one revision; None if it has none. Raises RemoteError."""
+async def fetch(
+    path: RemotePath, remote: Remote, spool: Spool, known: Collection[Digest | None] = ()
+) -> Fetched | None:
+    """The file at ``path`` as the remote has it now, at one revision; None if it has none. Raises RemoteError.
+
+    Where the remote says at its beginning that a long file is one of those ``known``, the rest is not fetched.
+    """
     for _ in range(RESTARTS):
         try:
-            fetched = await _Fetch(path, remote, spool).whole()
+            fetched = await _Fetch(path, remote, spool).whole(known)
         except Refusal as error:
             if error.status in GONE:
                 return None
@@ -212,11 +219,14 @@ class _Fetch:
         self._size = 0
         self._draft: Draft | None = None
 
-    async def whole(self) -> Fetched | None:
+    async def whole(self, known: Collection[Digest | None]) -> Fetched | None:
         """None where the revision changed on the way."""
         self._draft = _new_draft(self._spool)
         try:
             first = chunk = await self._next(None)
+            if self._size < first.total and first.digest is not None and first.digest in known:
+                self._drop()
+                return self._fetched(first, first.digest, first.total)
             while self._size < first.total:
                 chunk = await self._next(first.revision)
                 if chunk.revision != first.revision:
@@ -225,10 +235,13 @@ class _Fetch:
         except BaseException:
             self._drop()
             raise
+        return self._fetched(first, Digest(self._hasher.hexdigest()), self._size)
+
+    def _fetched(self, first: Chunk, digest: Digest, size: int) -> Fetched:
         return Fetched(
             revision=first.revision,
-            digest=Digest(self._hasher.hexdigest()),
-            size=self._size,
+            digest=digest,
+            size=size,
             content_type=first.content_type,
             draft=self._draft,
             spool=self._spool,

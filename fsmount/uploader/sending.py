@@ -323,7 +323,7 @@ class Sender:
         wanted = (op.body or Body(size=0, digest=op.base.digest)).digest
         request = self._settler.removal(OpKind.PUT, op)
         try:
-            new = await fetch(op.target, self._parts.remote, self._parts.spool)
+            new = await fetch(op.target, self._parts.remote, self._parts.spool, {wanted})
         except RemoteError as error:
             await self._settler.failed(claim, request, error)
             return
