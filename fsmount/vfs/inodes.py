@@ -15,7 +15,7 @@ from fsmount.errors import FileError
 from fsmount.model import Ino, Kind, RemotePath, join
 from fsmount.ports import Source
 from fsmount.vfs.handles import OpenDraft
-from fsmount.vfs.shown import Shown
+from fsmount.vfs.shown import Content, Shown
 
 ROOT_INO = Ino(1)
 CONTROL = 1 << 62
@@ -62,8 +62,8 @@ class Node:
         self.orphan: Source | None = None
         self.busy = trio.Lock()
         """Held while a draft is begun or journalled; nobody holds two."""
-        self.kept: object = None
-        """The version whose pages the kernel may have; what ``open`` compares to keep them."""
+        self.kept: Content | None = None
+        """The version of all the pages that the kernel has of the file; None where that is not known."""
 
 
 class Inodes:
