@@ -19,9 +19,10 @@ and changes cross each other on the way, rests on these rules:
      ignored (fs/fuse/inode.c, ``attr_version``);
    - attributes of an inode that is still being made are there once the name could be dropped, so they are dropped once
      more after it.
-3. Directories are not dropped by name, because that takes the way back from those who work in them. Their attributes
-   are: on the way through a directory the kernel asks for them, the answer for one that is gone is ESTALE, and on that
-   it looks the name up anew.
+3. Directories that may have gone are not dropped by name, because that takes the way back from those who work in them.
+   Their attributes are: on the way through a directory the kernel asks for them, the answer for one that is gone is
+   ESTALE, and on that it looks the name up anew. It does not where a program asked about what it has open; so whatever
+   is found to have lost its name (``Inodes.overtake``) is dropped by name then.
 4. Pages are not dropped at all. Each open says whether the kernel's pages are of the version that is opened
    (``Node.kept``); an open file whose version is no longer the name's keeps its inode, and the name gets another.
 5. Names that are absent are remembered here, since no node stands for them.
@@ -62,6 +63,7 @@ class Promises:
         self._absent: OrderedDict[tuple[int, str], Node] = OrderedDict()
         self._to_withdraw: list[RemotePath] = []
         self._asked = trio.Event()
+        tree.inodes.watch_overtaken(self._overtaken)
 
     # promising
 
@@ -144,6 +146,9 @@ class Promises:
         self._kernel.attributes_changed(node.ino)
         if node.parent is not None and (replaced or node.kind is not Kind.DIRECTORY):
             self._kernel.entry_changed(node.parent.ino, node.name, node.ino)
+
+    def _overtaken(self, parent: Node, node: Node) -> None:
+        self._kernel.entry_changed(parent.ino, node.name, node.ino)
 
     def _withdraw_absence(self, directory: Node, name: str) -> None:
         """Not where something was made under the name since."""

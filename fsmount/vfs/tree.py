@@ -261,7 +261,7 @@ class Tree:
             if not (node.handles and _another_version(node.shown, shown)):
                 self.show(node, shown)
         elif not node.handles:
-            self.inodes.detach(node)
+            self.inodes.overtake(node)
             raise FileError(errno.ESTALE, f"{self.path(node)} was removed elsewhere")
 
     async def attr(self, node: Node) -> Attr:
