@@ -39,6 +39,11 @@ class Listing:
         self.expires = expires
         self.doubtful: set[str] = set()
 
+    @property
+    def outdated(self) -> bool:
+        """Whether something of it is known to have changed, not only that it is old."""
+        return self.expires <= self.confirmed_at
+
 
 NOTHING = Listing({}, 0.0, 0.0)
 """The listing of a directory of which nothing is known."""

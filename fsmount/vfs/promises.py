@@ -4,12 +4,12 @@ Invariant: what the kernel was promised for long is true until it is told otherw
 synchronous stretch in which this mount learns of a change.
 
 An answer is promised for long (``LASTING``) while the change feed is live and the listing that it was made from is
-current; else for the ``ttl`` of the mount. That this cannot leave something old in the kernel for long, though answers
+current, for nothing if that is known to be outdated, and else for the ``ttl`` of the mount. That this cannot leave something old in the kernel for long, though answers
 and changes cross each other on the way, rests on these rules:
 
 1. An answer is made, and its promise looked up, in the synchronous stretch in which it is sent. So a change that was
-   learned before is in the answer, or has outdated the listing, and nothing is promised for long; an answer that had to
-   wait after the name was looked up (for its exact size) promises nothing at all.
+   learned before is in the answer, or has outdated the listing, and nothing is promised; nor by an answer that had to
+   wait after the name was looked up, for its exact size.
 2. A change that is learned later is told to the kernel after the answer was sent. The program that asked may not have
    run yet, so that the kernel has still to make of the answer what it is told to drop:
    - a name is dropped under the lock of its directory, which the kernel holds from a lookup's request until name and
@@ -69,9 +69,11 @@ class Promises:
 
     def names_in(self, directory: Node) -> float:
         """Seconds for which an answer about any name in the directory holds, if it is made and sent at once."""
-        if self._connection.feed is not Feed.LIVE:
-            return self._ttl
-        return LASTING if self._tree.listings.current(self._tree.path(directory)) is not None else self._ttl
+        path = self._tree.path(directory)
+        if self._tree.listings.current(path) is not None:
+            return LASTING if self._connection.feed is Feed.LIVE else self._ttl
+        held = self._tree.listings.held(path)
+        return 0.0 if held is not None and held.outdated else self._ttl
 
     def of(self, node: Node) -> float:
         """The same for name and attributes of a node; nothing for one that has lost its name."""
