@@ -4,8 +4,8 @@ Invariant: what the kernel was promised for long is true until it is told otherw
 synchronous stretch in which this mount learns of a change.
 
 An answer is promised for long (``LASTING``) while the change feed is live and the listing that it was made from is
-current, for nothing if that is known to be outdated, and else for the ``ttl`` of the mount. That this cannot leave something old in the kernel for long, though answers
-and changes cross each other on the way, rests on these rules:
+current, for nothing if that is known to be outdated, and else for the ``ttl`` of the mount. That this cannot leave
+something old in the kernel for long, though answers and changes cross each other on the way, rests on these rules:
 
 1. An answer is made, and its promise looked up, in the synchronous stretch in which it is sent. So a change that was
    learned before is in the answer, or has outdated the listing, and nothing is promised; nor by an answer that had to
