@@ -31,8 +31,8 @@ from fsmount.connection import Connection
 from fsmount.errors import FsmountError, RemoteError, Unreachable
 from fsmount.eventlog import FileEventLog, LogHandler
 from fsmount.fuse import session
+from fsmount.fuse.notifier import KernelNotifier
 from fsmount.fuse.operations import Operations
-from fsmount.fuse.session import KernelNotifier
 from fsmount.journal import SqliteJournal, open_journal
 from fsmount.model import CacheUse, MountIdentity, Preconditions, Problem, RemotePath, SpoolUse, Traffic, Transfer
 from fsmount.model import Connection as ConnectionShown
@@ -133,7 +133,7 @@ class Daemon:
             config.remote, config.credentials, timeout=config.timeout, log=log, problems=self._listed
         )
         self._connection = Connection(self._remote, clock, log)
-        self._kernel = KernelNotifier(log)
+        self._kernel = KernelNotifier()
         self._filesystem = Filesystem(
             config, journal, spool, self._cache, self._remote, self._connection, self._kernel, clock, log
         )
@@ -309,7 +309,6 @@ class Daemon:
             self._clock,
             self._log,
             timeout=self._config.timeout,
-            ttl=self._config.attr_ttl,
             state_dir=str(self._config.state_dir),
         )
 

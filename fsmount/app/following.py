@@ -69,8 +69,6 @@ class Following:
             self._filesystem.arrivals.remote_changed(change)
 
     def _going(self, feed: Feed) -> None:
-        before, self._connection.feed = self._connection.feed, feed
+        self._connection.feed = feed
         if feed is not Feed.NONE:
             self._connection.heard()
-        elif before is not Feed.NONE:
-            self._filesystem.listings.renew()

@@ -72,16 +72,15 @@ class Files:
         if node.overtaken:
             raise self.drafts.changed_elsewhere(node)
         number = self._add(node, writable)
+        handle = self._handles[number]
         try:
             if truncate and writable:
-                await self._truncate(self._handles[number], 0)
+                await self._truncate(handle, 0)
         except BaseException:
             await self.release(number)
             raise
-        version = node.shown.content if node.shown is not None and node.draft is None else None
-        keep = version is not None and version == node.kept
-        node.kept = version
-        return number, keep
+        handle.version = node.shown.content if node.shown is not None and node.draft is None else None
+        return number, handle.version is not None and handle.version == node.kept
 
     def create(self, node: Node, base: Base, attributes: dict[str, int], *, local: bool) -> int:
         """A handle on a new, empty file that stands at ``node``; its draft is in the journal.
@@ -136,7 +135,10 @@ class Files:
 
     async def read(self, number: int, offset: int, size: int) -> bytes:
         """A checkpoint only where the bytes are not on this machine. Raises FileError ESTALE, RemoteError."""
-        node = self.handle(number).node
+        handle = self.handle(number)
+        node = handle.node
+        if node.kept is not handle.version:
+            self._keep_pages(handle)
         local = node.draft.draft if node.draft is not None else node.orphan
         if local is not None:
             return local.read(offset, size)
@@ -150,6 +152,13 @@ class Files:
             return b""
         wanted = size if length is None else min(size, length - offset)
         return await self._tree.contents.read(content, offset, wanted)
+
+    @staticmethod
+    def _keep_pages(handle: Handle) -> None:
+        """A first read shows that the kernel has carried out the open, and so has no pages of another version."""
+        node = handle.node
+        if node.draft is None and node.shown is not None and node.shown.content == handle.version:
+            node.kept = handle.version
 
     # writing
 

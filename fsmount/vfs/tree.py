@@ -272,7 +272,7 @@ class Tree:
             if not (node.handles and _another_version(node.shown, shown)):
                 self.show(node, shown)
         elif not node.handles:
-            self.inodes.detach(node)
+            self.inodes.overtake(node)
             raise FileError(errno.ESTALE, f"{self.path(node)} was removed elsewhere")
 
     async def attr(self, node: Node) -> Attr:
@@ -353,6 +353,8 @@ class Tree:
         if brought:
             shown = self.overlay.look(parent_of(path), node.name, Listing({node.name: entry}, 0.0, 0.0))
             if shown is not None and shown.kind is node.kind:
+                if content is not None and node.kept == content:
+                    node.kept = shown.content
                 self.show(node, shown)
         elif node.draft is not None or isinstance(content, Unsent):
             node.shown = replace(node.shown, base=base)
