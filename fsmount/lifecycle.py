@@ -11,6 +11,9 @@
                           │<─────────────retry───────────────┴──────────────────────────────────┤
                           └──replace──> (gone)                                 purge ──> (gone)─┘
 
+What the remote accepted and the provider behind it failed with can also be acknowledged as it waits: pending or a dead
+letter ──acknowledge──> (gone), when the provider has taken it after all.
+
 Invariant: a transition that is not in the table cannot be made; the journal's rows change state only through ``after``.
 """
 
@@ -43,6 +46,7 @@ GONE = None
 TRANSITIONS: dict[tuple[State, Event], State | None] = {
     (State.PENDING, Event.CLAIM): State.SENDING,
     (State.PENDING, Event.INTERRUPT): State.DEAD,
+    (State.PENDING, Event.ACKNOWLEDGE): GONE,
     (State.PENDING, Event.REPLACE): GONE,
     (State.PENDING, Event.DISCARD): State.DISCARDED,
     (State.PENDING, Event.HOLD): State.HELD,
@@ -54,6 +58,7 @@ TRANSITIONS: dict[tuple[State, Event], State | None] = {
     (State.SENDING, Event.BURY): State.DEAD,
     (State.SENDING, Event.ACKNOWLEDGE): GONE,
     (State.DEAD, Event.RETRY): State.PENDING,
+    (State.DEAD, Event.ACKNOWLEDGE): GONE,
     (State.DEAD, Event.DISCARD): State.DISCARDED,
     (State.DEAD, Event.SUPERSEDE): State.DISCARDED,
     (State.DISCARDED, Event.RETRY): State.PENDING,

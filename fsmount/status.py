@@ -20,6 +20,7 @@ from fsmount.model import (  # fmt: skip
     OpId,
     Preconditions,
     Problem,
+    ProviderResults,
     Reason,
     Record,
     RemotePath,
@@ -126,6 +127,7 @@ class Snapshot(Struct, frozen=True, kw_only=True, rename="camel"):
     health: Health
     connection: Connection
     preconditions: Preconditions
+    provider_results: ProviderResults
     queue: Queue
     transfers: tuple[Transfer, ...]
     failed_attempts: int
@@ -155,6 +157,9 @@ class AtRest:
 
     def preconditions(self) -> Preconditions:
         return Preconditions.UNKNOWN
+
+    def provider_results(self) -> ProviderResults:
+        return ProviderResults.UNKNOWN
 
     def transfers(self) -> tuple[Transfer, ...]:
         return ()
@@ -199,6 +204,7 @@ def snapshot(facts: Facts) -> Snapshot:
         health=_health(identity, connection.state, queue, beside),
         connection=connection,
         preconditions=facts.preconditions(),
+        provider_results=facts.provider_results(),
         queue=queue,
         transfers=tuple(facts.transfers()),
         failed_attempts=totals.failed_attempts,

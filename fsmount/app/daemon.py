@@ -20,6 +20,7 @@ from fsmount import __version__, registry
 from fsmount.app.beneath import names_beneath, problems_beneath
 from fsmount.app.commands import Decisions
 from fsmount.app.following import Following
+from fsmount.app.providers import Providers
 from fsmount.app.recovery import recover, unresolved
 from fsmount.app.reload import Reload, policy_of, timing_of
 from fsmount.app.settings import settings
@@ -34,7 +35,17 @@ from fsmount.fuse import session
 from fsmount.fuse.notifier import KernelNotifier
 from fsmount.fuse.operations import Operations
 from fsmount.journal import SqliteJournal, open_journal
-from fsmount.model import CacheUse, MountIdentity, Preconditions, Problem, RemotePath, SpoolUse, Traffic, Transfer
+from fsmount.model import (
+    CacheUse,
+    MountIdentity,
+    Preconditions,
+    Problem,
+    ProviderResults,
+    RemotePath,
+    SpoolUse,
+    Traffic,
+    Transfer,
+)
 from fsmount.model import Connection as ConnectionShown
 from fsmount.ports import Details
 from fsmount.remote.relayfile import RelayfileRemote
@@ -151,7 +162,8 @@ class Daemon:
         self._upkeep = Upkeep(config, journal, spool, clock, log)
         self._reload = Reload(config, reload, journal, self._uploader, self._remote, self._connection, log)
         self._reload.watch(self._reconfigured)
-        self._following = Following(self._remote, self._connection, self._filesystem, clock, log)
+        self._providers = Providers(self._remote, self._connection, journal, clock, log)
+        self._following = Following(self._remote, self._connection, self._filesystem, self._providers, clock, log)
         self._delivered = False
         self._beneath: list[str] = []
         self.journal = journal
@@ -176,6 +188,9 @@ class Daemon:
 
     def preconditions(self) -> Preconditions:
         return Preconditions.ENFORCED
+
+    def provider_results(self) -> ProviderResults:
+        return self._providers.results
 
     def transfers(self) -> Sequence[Transfer]:
         return self._uploader.transfers
@@ -222,6 +237,7 @@ class Daemon:
                     nursery.start_soon(task)
                 nursery.start_soon(self._filesystem.arrivals.run)
                 nursery.start_soon(self._filesystem.contents.run)
+                nursery.start_soon(self._providers.run)
                 nursery.start_soon(self._upkeep.run)
                 nursery.start_soon(self._reload.on_hangup)
                 nursery.start_soon(_call_when_serving, ready)
@@ -285,6 +301,7 @@ class Daemon:
         except BaseException:
             await self._remote.aclose()
             raise
+        self.journal.forget_deliveries()
         self._state.claim_for(str(self._config.remote), __version__)
 
     async def _connection_probe(self) -> None:

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import trio
 
+from fsmount.app.providers import Providers
 from fsmount.connection import Connection
 from fsmount.errors import Refusal, RemoteError
-from fsmount.model import Change, Feed, ProviderFailed
+from fsmount.model import Change, Feed, ProviderFailed, ProviderSucceeded, Told
 from fsmount.ports import Clock, EventLog
 from fsmount.remote.relayfile import RelayfileRemote
 from fsmount.vfs.filesystem import Filesystem
@@ -25,11 +26,18 @@ class Following:
     """Brings what somebody else changed to the filesystem."""
 
     def __init__(
-        self, remote: RelayfileRemote, connection: Connection, filesystem: Filesystem, clock: Clock, log: EventLog
+        self,
+        remote: RelayfileRemote,
+        connection: Connection,
+        filesystem: Filesystem,
+        providers: Providers,
+        clock: Clock,
+        log: EventLog,
     ) -> None:
         self._remote = remote
         self._connection = connection
         self._filesystem = filesystem
+        self._providers = providers
         self._clock = clock
         self._log = log
         self.last_event_at: float | None = None
@@ -61,12 +69,15 @@ class Following:
             if self._remote.credentials_taken != refused:
                 return
 
-    def _told(self, change: Change | ProviderFailed | None) -> None:
+    def _told(self, told: Told | None) -> None:
         self.last_event_at = self._clock.now()
-        if change is None:
+        if told is None:
             self._filesystem.arrivals.missed()
-        elif isinstance(change, Change):
-            self._filesystem.arrivals.remote_changed(change)
+            self._providers.missed()
+        elif isinstance(told, Change):
+            self._filesystem.arrivals.remote_changed(told)
+        elif isinstance(told, ProviderFailed | ProviderSucceeded):
+            self._providers.told(told)
 
     def _going(self, feed: Feed) -> None:
         self._connection.feed = feed

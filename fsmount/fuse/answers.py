@@ -21,8 +21,7 @@ from fsmount.ports import EventLog
 from fsmount.vfs.control import CONTROL_ROOT, ControlTree
 from fsmount.vfs.filesystem import Filesystem
 from fsmount.vfs.inodes import CONTROL, ROOT_INO, Node
-
-RELAY = ".relay"
+from fsmount.vfs.overlay import RELAY
 
 
 class Answers(pyfuse3.Operations):

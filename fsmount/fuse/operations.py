@@ -16,7 +16,6 @@ import pyfuse3
 import trio
 
 from fsmount.errors import FileError, RemoteError
-from fsmount.fuse.answers import RELAY
 from fsmount.fuse.attributes import absent, entry_attributes
 from fsmount.fuse.beside import Beside
 from fsmount.fuse.deadline import handler, in_directory, within
@@ -29,6 +28,7 @@ from fsmount.ports import Clock, EventLog
 from fsmount.vfs.control import CONTROL_ROOT, ControlTree
 from fsmount.vfs.filesystem import Filesystem
 from fsmount.vfs.inodes import CONTROL, ROOT_INO, Node
+from fsmount.vfs.overlay import RELAY
 from fsmount.vfs.shown import Shown
 
 RENAME_NOREPLACE = 1

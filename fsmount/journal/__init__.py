@@ -13,8 +13,8 @@ from pathlib import Path
 
 from fsmount.journal.attributes import LocalNodes
 from fsmount.journal.database import Database
-from fsmount.journal.decisions import Decisions
 from fsmount.journal.facts import Facts
+from fsmount.journal.following import RemoteRenames
 from fsmount.journal.intents import Intents
 from fsmount.journal.migration import SCHEMA_VERSION
 from fsmount.journal.recovery import Recovery
@@ -27,7 +27,7 @@ from fsmount.ports import Clock
 __all__ = ["SCHEMA_VERSION", "SqliteJournal", "open_journal"]
 
 
-class SqliteJournal(Renames, Intents, Sending, Decisions, Recovery, LocalNodes, Telling, Facts):
+class SqliteJournal(Renames, Intents, Sending, RemoteRenames, Recovery, LocalNodes, Telling, Facts):
     """Implements ports.Journal and ports.Attributes."""
 
     def transaction(self) -> AbstractContextManager[None]:

@@ -40,6 +40,8 @@ class Decisions(Brake):
                 f"{op.op_id} is older than another op on {op.path};"
                 f" to bring its bytes back, copy content/{op.op_id} to the file",
             )
+        if record.accepted:
+            self._must_be_replayable(record)
         self._db.run("UPDATE op SET redrives = redrives + 1, released = 1 WHERE seq = ?", op.seq)
         return self._to_the_end(record)
 
@@ -52,10 +54,20 @@ class Decisions(Brake):
             " settled_at = NULL, superseded_by = NULL, message = '' WHERE op_id = ?",
             op.seq, lifecycle.after(record.state, Event.RETRY), op.op_id,
         )  # fmt: skip
+        if record.accepted:
+            return op
         self._touch(op)
         if op.kind is OpKind.DELETE:
             self._put_aside(op.path, op.op_id)
         return op
+
+    def _must_be_replayable(self, record: Record) -> None:
+        """What the remote took is tried again there, not sent; raises VerbRefused where that cannot be asked for."""
+        op = record.op
+        if record.remote_op_id is None:
+            raise VerbRefused(errno.EPERM, f"{op.op_id}: the remote's own operation is not known; save {op.path} again")
+        if self._newest(op.path) is not None:
+            raise VerbRefused(errno.EBUSY, f"{op.op_id} is older than another op on {op.path}, which is to be sent")
 
     def force(self, op_id: OpId) -> None:
         with self._db.transaction():
@@ -111,6 +123,8 @@ class Decisions(Brake):
     def _bring_back(self, record: Record) -> None:
         """What a removal had given up unsent is pending again, and held rmdirs do not hide the file."""
         op = record.op
+        if record.accepted:
+            return
         if op.kind in (OpKind.DELETE, OpKind.MOVE):
             for row in self._db.all(
                 "SELECT op.* FROM op JOIN touch USING (seq) WHERE kind = 'rmdir' AND state = 'held' AND sound"

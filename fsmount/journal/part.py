@@ -128,6 +128,8 @@ class Part:
             self._release(record.theirs.body)
         if op.kind is OpKind.DELETE:
             self._forget_node(RemotePath(op.op_id))
+        if event is Event.PURGE and record.accepted:
+            self._db.run("DELETE FROM delivered WHERE op_id = ?", op.op_id)
 
     def _move_to(
         self, record: Record, event: Event, *, reason: Reason | None = None, message: str = "", by: OpId | None = None

@@ -67,7 +67,7 @@ def op_of(row: sqlite3.Row) -> Op:
     moves = row["to_path"] is not None
     kind = OpKind(row["kind"])
     body = body_of(row)
-    if (kind is OpKind.MOVE) is not moves or (kind is OpKind.PUT and body is None):
+    if (kind is OpKind.MOVE) is not moves or (kind is OpKind.PUT and body is None and not row["accepted"]):
         raise ValueError(f"a {kind} with to_path {row['to_path']!r} and body {body!r}")
     if body is not None and body.digest is None and body.draft is None:
         raise ValueError("a body that is neither a draft nor sealed")
@@ -117,6 +117,7 @@ def record_of(row: sqlite3.Row, *, history: tuple[Attempt, ...] = (), blocked_by
             blocked_by=None if blocked_by is None else OpId(blocked_by),
             theirs=_theirs(row),
             forced=bool(row["forced"]),
+            accepted=bool(row["accepted"]),
             history=history,
         )
     except (ValueError, TypeError) as error:

@@ -37,17 +37,18 @@ CREATE TABLE op (
     theirs_revision TEXT,
     theirs_digest TEXT,
     theirs_size INTEGER,
+    accepted INTEGER NOT NULL DEFAULT 0, -- the remote took it: only the provider behind it failed, there is no body
     theirs_path TEXT,                   -- which of its names theirs, or their removal, is at
     sound INTEGER NOT NULL GENERATED ALWAYS AS (
         kind IN ('put', 'delete', 'move', 'rmdir')
         AND state IN ('pending', 'sending', 'held', 'dead-letter', 'discarded')
         AND substr(path, 1, 1) = '/'
         AND (kind = 'move') = (to_path IS NOT NULL)
-        AND (kind <> 'put' OR body_size IS NOT NULL)
+        AND (kind <> 'put' OR body_size IS NOT NULL OR accepted)
         AND (body_size IS NULL OR body_digest IS NOT NULL OR body_draft IS NOT NULL)
         AND (reason IS NULL OR reason IN (
             'rejected', 'exhausted', 'conflict', 'remote-deleted', 'forbidden', 'too-large', 'parent-missing',
-            'not-empty', 'interrupted', 'corrupt-spool'))
+            'not-empty', 'provider-failed', 'interrupted', 'corrupt-spool'))
         AND (state <> 'dead-letter' OR reason IS NOT NULL)
     ) VIRTUAL,
     CHECK (sound)
@@ -65,7 +66,7 @@ CREATE INDEX op_body ON op (body_digest) WHERE body_draft IS NULL;
 CREATE INDEX op_draft ON op (body_draft) WHERE body_draft IS NOT NULL;
 CREATE INDEX op_theirs ON op (theirs_digest) WHERE theirs_size IS NOT NULL;
 CREATE INDEX op_superseded ON op (superseded_by) WHERE superseded_by IS NOT NULL;
-CREATE UNIQUE INDEX one_sending_a_path ON op (path) WHERE state = 'sending';
+CREATE UNIQUE INDEX one_sending_a_path ON op (path) WHERE state = 'sending' AND NOT accepted;
 
 -- The names of the unsettled ops that decide something; `target`: the op puts a file there.
 CREATE TABLE touch (
@@ -103,6 +104,23 @@ WHERE touch.seq < op.seq AND earlier.sound AND earlier.state IN ('pending', 'sen
 CREATE VIEW ready AS
 SELECT * FROM op
 WHERE state = 'pending' AND sound AND NOT EXISTS (SELECT 1 FROM blocker WHERE blocker.seq = op.seq);
+
+-- The newest accepted op of each path: the provider behind the remote may still fail with it.
+CREATE TABLE delivered (
+    id INTEGER PRIMARY KEY,
+    op_id TEXT NOT NULL UNIQUE,
+    path TEXT NOT NULL UNIQUE,
+    kind TEXT NOT NULL CHECK (kind IN ('put', 'delete')),
+    revision TEXT,
+    remote_op_id TEXT,
+    base_revision TEXT,
+    base_digest TEXT,
+    content_type TEXT,
+    attempts INTEGER NOT NULL DEFAULT 0, -- how often the provider failed with it
+    created_at REAL NOT NULL
+) STRICT;
+
+CREATE INDEX delivered_remotely ON delivered (remote_op_id) WHERE remote_op_id IS NOT NULL;
 
 CREATE TABLE attempt (
     op_id TEXT NOT NULL,

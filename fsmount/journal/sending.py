@@ -8,8 +8,9 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from fsmount import lifecycle
-from fsmount.journal.part import FORCEABLE, Part, conflict_name
-from fsmount.journal.rows import HISTORY, record_of
+from fsmount.journal.delivered import DeliveredOps
+from fsmount.journal.part import FORCEABLE, conflict_name
+from fsmount.journal.rows import record_of
 from fsmount.lifecycle import Event
 from fsmount.model import (
     ABSENT,
@@ -34,7 +35,7 @@ _CLAIMED_ONCE = 2
 """``op.forced`` is 1 when a person says so, and one more with each claim."""
 
 
-class Sending(Part):
+class Sending(DeliveredOps):
     """What a claim goes through until it is acknowledged, postponed or a dead letter."""
 
     def claim(self, limit: int) -> list[Claim]:
@@ -56,6 +57,7 @@ class Sending(Part):
         return Claim(
             op=record.op, lease=lease + 1, attempts=record.attempts, budget_start=budget_start,
             forced=record.forced, theirs=record.theirs,
+            replays=record.remote_op_id if record.accepted else None,
         )  # fmt: skip
 
     def next_due(self) -> float | None:
@@ -78,6 +80,7 @@ class Sending(Part):
             record = self._held(claim)
             op = record.op
             self._learn(op, receipt)
+            self._note_delivered(op, receipt)
             self._keep_replaced(record)
             superseded = self._supersede(op)
             self._remove(record, Event.ACKNOWLEDGE)
@@ -99,6 +102,12 @@ class Sending(Part):
             self._advance(op.target, op.seq, arrived)
             self._note_made(op)
             self._keep_mtime(op, arrived)
+
+    def _note_delivered(self, op: Op, receipt: Receipt) -> None:
+        if op.kind is OpKind.MOVE:
+            self._remember_move(op, receipt)
+        elif op.kind is not OpKind.RMDIR:
+            self._remember(op.op_id, op.kind, op.path, op, receipt)
 
     def _note_made(self, op: Op) -> None:
         """A file that was nowhere before is this mount's own, under whatever name it has here by now."""
@@ -177,7 +186,7 @@ class Sending(Part):
                 )  # fmt: skip
             for row in self._db.all(
                 "SELECT * FROM op WHERE path = ? AND seq < ? AND state = 'dead-letter' AND kind IN ('put', 'delete')"
-                " AND sound", path, op.seq,
+                " AND sound AND NOT accepted", path, op.seq,
             ):  # fmt: skip
                 record = record_of(row)
                 theirs = record.theirs
@@ -185,6 +194,7 @@ class Sending(Part):
                     self._keep(path, theirs, f"what {op.op_id} replaced", op.op_id)
                 self._discard(record, f"superseded by {op.op_id}", event=Event.SUPERSEDE, by=op.op_id)
                 gone.append(record.op.op_id)
+            gone += self._supersede_accepted(path, op.op_id)
         return gone
 
     def step(self, claim: Claim, receipt: Receipt, attempt: Attempt) -> Claim:
@@ -195,6 +205,7 @@ class Sending(Part):
                 self._log_attempt(op, attempt, charged=False)
             arrived = _arrived(op, receipt)
             self._note_made(op)
+            self._remember_move(op, receipt)
             self._keep_replaced(record)
             self._keep_on_row(record, None)
             self._db.run(
@@ -305,15 +316,7 @@ class Sending(Part):
             return
         if charged:
             self._db.run("UPDATE op SET attempts = attempts + 1 WHERE op_id = ?", op.op_id)
-        self._db.run(
-            "INSERT INTO attempt (op_id, at, status, error, duration, correlation_id, body) VALUES (?,?,?,?,?,?,?)",
-            op.op_id, attempt.at, attempt.status, attempt.error, attempt.duration, attempt.correlation_id, attempt.body,
-        )  # fmt: skip
-        self._db.run(
-            "DELETE FROM attempt WHERE op_id = ?1 AND rowid <="
-            " (SELECT rowid FROM attempt WHERE op_id = ?1 ORDER BY rowid DESC LIMIT 1 OFFSET ?2)",
-            op.op_id, HISTORY,
-        )  # fmt: skip
+        self._add_attempt(op.op_id, attempt)
         if counted and _answered_badly(attempt):
             self._count(failed_attempts=1)
 

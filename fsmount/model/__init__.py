@@ -6,7 +6,20 @@ Times are UTC epoch seconds (``float``), sizes are bytes (``int``), paths are ab
 Invariant: everything here is immutable and does no I/O.
 """
 
-from fsmount.model.files import Attr, Capabilities, Change, Chunk, Entry, Kind, ProviderFailed, content_type_of
+from fsmount.model.files import (
+    Attr,
+    Capabilities,
+    Change,
+    Chunk,
+    Entry,
+    Kind,
+    ProviderFailed,
+    ProviderResult,
+    ProviderState,
+    ProviderSucceeded,
+    Told,
+    content_type_of,
+)
 from fsmount.model.mount import (
     CacheUse,
     Connection,
@@ -15,6 +28,7 @@ from fsmount.model.mount import (
     MountIdentity,
     Preconditions,
     Problem,
+    ProviderResults,
     SpoolUse,
     Traffic,
     Transfer,
@@ -27,6 +41,7 @@ from fsmount.model.ops import (
     Body,
     Claim,
     Counts,
+    Delivered,
     LocalNode,
     Op,
     OpKind,
@@ -70,6 +85,7 @@ __all__ = [
     "Connection",
     "ConnectionState",
     "Counts",
+    "Delivered",
     "Digest",
     "DraftId",
     "Entry",
@@ -84,6 +100,10 @@ __all__ = [
     "Preconditions",
     "Problem",
     "ProviderFailed",
+    "ProviderResult",
+    "ProviderResults",
+    "ProviderState",
+    "ProviderSucceeded",
     "Reason",
     "Receipt",
     "Record",
@@ -93,6 +113,7 @@ __all__ = [
     "State",
     "Theirs",
     "Timing",
+    "Told",
     "Totals",
     "Traffic",
     "Transfer",

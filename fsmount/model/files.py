@@ -89,6 +89,44 @@ class ProviderFailed(Struct, frozen=True, kw_only=True):
     at: float = 0.0
 
 
+class ProviderSucceeded(Struct, frozen=True, kw_only=True):
+    """One entry of the feed: what stood at ``revision`` has reached the provider behind the remote."""
+
+    path: RemotePath
+    revision: Revision | None
+    at: float = 0.0
+
+
+Told = Change | ProviderFailed | ProviderSucceeded
+"""Everything that the feed tells."""
+
+
+class ProviderState(StrEnum):
+    """How far a write that the remote accepted has come with the provider behind it. ``unknown``: a word that is new
+    to us.
+    """
+
+    WAITING = "waiting"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    UNKNOWN = "unknown"
+
+
+class ProviderResult(Struct, frozen=True, kw_only=True):
+    """The remote's own record of one accepted write: ``said`` is its status there, ``error`` what the provider said,
+    ``body`` the record as text.
+    """
+
+    remote_op_id: str
+    path: RemotePath | None
+    revision: Revision | None
+    state: ProviderState
+    said: str = ""
+    error: str = ""
+    body: str = ""
+    at: float = 0.0
+
+
 class Chunk(Struct, frozen=True, kw_only=True):
     """Part of a remote file: ``data`` begins at byte ``start`` of a file of ``total`` bytes at ``revision``."""
 

@@ -38,6 +38,13 @@ class Preconditions(StrEnum):
     UNKNOWN = "unknown"
 
 
+class ProviderResults(StrEnum):
+    """Whether this credential learns what became of accepted writes at the providers behind the remote."""
+
+    KNOWN = "known"
+    UNKNOWN = "unknown"
+
+
 class Connection(Struct, frozen=True, kw_only=True, rename="camel"):
     """The way to the remote, now. Times are UTC epoch seconds."""
 

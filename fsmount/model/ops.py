@@ -75,11 +75,12 @@ class Reason(StrEnum):
     TOO_LARGE = "too-large"
     PARENT_MISSING = "parent-missing"
     NOT_EMPTY = "not-empty"
+    PROVIDER_FAILED = "provider-failed"
     INTERRUPTED = "interrupted"
     CORRUPT_SPOOL = "corrupt-spool"
 
 
-NOT_OVERLAID = (Reason.INTERRUPTED, Reason.CORRUPT_SPOOL)
+NOT_OVERLAID = (Reason.INTERRUPTED, Reason.CORRUPT_SPOOL, Reason.PROVIDER_FAILED)
 """Dead letters whose bytes do not stand at their path: the remote's version does."""
 
 
@@ -163,6 +164,8 @@ class Record(Struct, frozen=True, kw_only=True):
     forced: bool = False
     """A person said that this version wins over ``theirs``."""
     malformed: str | None = None
+    accepted: bool = False
+    """The remote took it, and only the provider behind it failed: it has no body, and decides nothing of its path."""
 
 
 class Claim(Struct, frozen=True, kw_only=True):
@@ -176,16 +179,34 @@ class Claim(Struct, frozen=True, kw_only=True):
     forced: bool = False
     theirs: Theirs | None = None
     """What a forced op replaces."""
+    replays: str | None = None
+    """The remote's own op that is to be tried again there: nothing else is sent."""
 
 
 class Receipt(Struct, frozen=True, kw_only=True):
-    """The remote's acknowledgement of one request. ``revision`` is None after a delete."""
+    """The remote's acknowledgement of one request. ``revision`` is None after a delete, which the remote may count as
+    a revision of its own: ``tombstone``.
+    """
 
     path: RemotePath
     revision: Revision | None
     digest: Digest | None = None
     remote_op_id: str | None = None
     correlation_id: str | None = None
+    tombstone: Revision | None = None
+
+
+class Delivered(Struct, frozen=True, kw_only=True):
+    """An op that the remote took last at ``path``, as ``remote_op_id``; the provider behind it may still fail.
+
+    ``revision`` is what the remote counted the put or the delete as.
+    """
+
+    op_id: OpId
+    path: RemotePath
+    kind: OpKind
+    revision: Revision | None
+    remote_op_id: str | None
 
 
 class LocalNode(Struct, frozen=True, kw_only=True):

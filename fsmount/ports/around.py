@@ -18,6 +18,7 @@ from fsmount.model import (
     OpKind,
     Preconditions,
     Problem,
+    ProviderResults,
     Reason,
     Receipt,
     RemotePath,
@@ -126,6 +127,10 @@ class Facts(Protocol):
 
     def connection(self) -> Connection: ...
     def preconditions(self) -> Preconditions: ...
+    def provider_results(self) -> ProviderResults:
+        """Whether this credential may ask what became of accepted writes."""
+        ...
+
     def transfers(self) -> Sequence[Transfer]: ...
     def paused(self) -> bool:
         """Whether a person said ``pause``."""

@@ -12,6 +12,7 @@ from fsmount.model import (
     Body,
     Claim,
     Counts,
+    Delivered,
     Digest,
     DraftId,
     LocalNode,
@@ -21,6 +22,7 @@ from fsmount.model import (
     Receipt,
     Record,
     RemotePath,
+    Revision,
     State,
     Theirs,
     Totals,
@@ -86,6 +88,12 @@ class Journal(Protocol):
         """What only this mount keeps of the directory ``old`` and of everything below it is kept of ``new``.
 
         Nodes and attributes that stand at ``new`` or below are replaced. The ops of the files are ``rename``'s.
+        """
+
+    def renamed_there(self, old: RemotePath, new: RemotePath, before: Base, now: Base) -> None:
+        """The remote itself gave the file another name: ops, drafts and local attributes follow.
+
+        What was made from the version ``before`` is made from ``now``; nothing may be unsettled at ``new``.
         """
 
     def rmdir(self, path: RemotePath) -> None: ...
@@ -188,6 +196,27 @@ class Journal(Protocol):
     def released(self) -> list[Body]:
         """Bodies that no row refers to any more, since the last call; the caller removes them from the spool."""
         ...
+
+    # what the provider behind the remote did with it
+    def delivered_at(self, path: RemotePath, revision: Revision | None) -> Delivered | None:
+        """Our newest accepted op of ``path``, if that is what stands there as ``revision``; None for anybody else's."""
+        ...
+
+    def delivered_as(self, remote_op_id: str) -> Delivered | None: ...
+    def awaits_results(self) -> bool:
+        """Whether anything is remembered whose result is not known."""
+        ...
+
+    def provider_failed(self, delivered: Delivered, message: str, attempt: Attempt) -> bool:
+        """A dead letter ``provider-failed``; False where it is one already, is being tried again, or was given up."""
+        ...
+
+    def provider_succeeded(self, delivered: Delivered) -> bool:
+        """Nothing more is awaited of it; whether a dead letter, or one that was to be tried again, has gone by that."""
+        ...
+
+    def replayed(self, claim: Claim) -> None:
+        """The remote tries the claimed op again: its result is awaited once more."""
 
     # what a person decides
     def retry(self, op_id: OpId) -> None:

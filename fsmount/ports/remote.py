@@ -11,15 +11,15 @@ from fsmount.errors import RemoteError
 from fsmount.model import (
     Base,
     Capabilities,
-    Change,
     Chunk,
     Digest,
     Entry,
     Feed,
-    ProviderFailed,
+    ProviderResult,
     Receipt,
     RemotePath,
     Revision,
+    Told,
 )
 from fsmount.ports.stores import Source
 
@@ -81,15 +81,24 @@ class Remote(Protocol):
     async def remove_directory(self, path: RemotePath) -> None:
         """Removes an empty directory; raises Refusal 409 ``not_empty`` where anything lies in it."""
 
-    async def follow(
-        self, told: Callable[[Change | ProviderFailed | None], None], going: Callable[[Feed], None]
-    ) -> None:
+    async def follow(self, told: Callable[[Told | None], None], going: Callable[[Feed], None]) -> None:
         """The change feed from now on, until it fails by raising RemoteError; the next call goes on where it stopped.
 
         ``told`` is called with each change; ``None`` says that some may have been missed. ``going`` is called with the
         way in which changes come now, whenever it changes or the remote was heard from. Neither may block. One call at
         a time.
         """
+
+    async def provider_result(self, remote_op_id: str) -> ProviderResult:
+        """What became of an accepted write behind the remote; Refusal 403 or 404 where that cannot be asked."""
+        ...
+
+    async def failed_at_provider(self) -> list[ProviderResult]:
+        """The accepted writes that a provider gave up on, the newest first, of however many there are."""
+        ...
+
+    async def replay(self, remote_op_id: str) -> None:
+        """Has the remote try a failed one again; Refusal 409 where it is not failed (any more)."""
 
     def credential_changed(self) -> bool:
         """Reads the credential again; whether it differs from the one that was refused last. Never raises."""

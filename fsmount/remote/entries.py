@@ -52,7 +52,7 @@ def unshowable(name: str) -> str | None:
     if name in (".", ".."):
         return f"{name!r} cannot be a local name"
     if "/" in name or "\0" in name:
-        return "a local name holds no slash and no zero byte"
+        return "no text, or it holds a zero byte, which no local name can"
     if name != name.rstrip():
         return "white space at the end of a name is lost in requests to the remote"
     try:

@@ -122,7 +122,7 @@ class FileRoutes:
         return await trio.to_thread.run_sync(self._exported, call, answer)
 
     def _exported(self, call: Call, answer: Answer) -> list[tuple[RemotePath, Chunk]]:
-        files = self._client.decoded(call, answer, list[_Exported])
+        files = self._client.decoded_names(call, answer, list[_Exported])
         return [(RemotePath(file.path), self._chunk_of(call, answer, file)) for file in files]
 
     def _chunk(self, call: Call, answer: Answer) -> Chunk:

@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from fsmount.model import Change, Digest, ProviderFailed, RemotePath, Revision
+from fsmount.model import Change, Digest, ProviderFailed, ProviderSucceeded, RemotePath, Revision, Told
 from fsmount.remote.entries import epoch
 from fsmount.wire.relayfile import Event, EventPage
 
@@ -25,10 +25,12 @@ HEAD_EVERY = 5.0
 RECENT = 4096
 """Events that are remembered, because they may come by both ways."""
 CHANGES = ("file.created", "file.updated", "file.deleted")
-PROVIDER_FAILED = "writeback.failed"
+PROVIDER: dict[str, type[ProviderFailed | ProviderSucceeded]] = {
+    "writeback.failed": ProviderFailed,
+    "writeback.succeeded": ProviderSucceeded,
+}
 SYSTEM = "system"
 _NUMBERED = re.compile(r"evt_(\d{1,18})")
-Told = Change | ProviderFailed
 Tell = Callable[[Told | None], None]
 Fetch = Callable[[dict[str, str]], Awaitable[EventPage]]
 
@@ -115,9 +117,9 @@ def _told(event: Event) -> Told | None:
     """What the event says of a file; None for any other event."""
     if not event.path.startswith("/"):
         return None
-    if event.type == PROVIDER_FAILED:
+    if event.type in PROVIDER:
         revision = Revision(event.revision) if event.revision else None
-        return ProviderFailed(path=RemotePath(event.path), revision=revision, at=epoch(event.timestamp))
+        return PROVIDER[event.type](path=RemotePath(event.path), revision=revision, at=epoch(event.timestamp))
     if event.type not in CHANGES:
         return None
     deleted = event.type == "file.deleted"

@@ -43,6 +43,11 @@ LARGEST_ERROR = 64 * 1024
 SHOWN = 1024
 """Bytes of an error body that are kept."""
 REDIRECTS = 5
+_NO_TEXT = re.compile(
+    r"([\udc80-\udcff]+)|\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+"""Bytes that were no UTF-8, or a backslash with what belongs to it: the second group is half of a surrogate pair."""
 _CONTROL = dict.fromkeys((*range(32), 127, *range(128, 160), 8232, 8233), " ")
 
 
@@ -137,6 +142,16 @@ class Client:
             return msgspec.json.decode(answer.body, type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise self.invalid(call, answer, "is not relayfile's") from error
+
+    def decoded_names(self, call: Call, answer: Answer, kind: type[T]) -> T:
+        """The same for a list of names: one that is no Unicode text must not take the others with it.
+
+        It gets a zero byte in place of what is none, which no local name can hold.
+        """
+        try:
+            return msgspec.json.decode(answer.body, type=kind)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return self.decoded(call, msgspec.structs.replace(answer, body=mended(answer.body)), kind)
 
     def invalid(self, call: Call, answer: Answer, what: str) -> InvalidAnswer:
         """The error for a 2xx that cannot be used: ``what`` is wrong with it. Logged."""
@@ -313,6 +328,12 @@ class _Arriving:
 
     def _invalid(self, what: str) -> InvalidAnswer:
         return InvalidAnswer(f"the answer of {self._origin} is {what}", correlation_id=self._correlation_id)
+
+
+def mended(body: bytes) -> bytes:
+    """JSON in which what is no Unicode text, bytes as well as escapes, is an escaped zero byte."""
+    text = body.decode("utf-8", "surrogateescape")
+    return _NO_TEXT.sub(lambda found: r"\u0000" if found[1] or found[2] else found[0], text).encode()
 
 
 def cut(text: str, size: int = SHOWN) -> str:

@@ -19,15 +19,15 @@ from fsmount.model import (
     ROOT,
     Base,
     Capabilities,
-    Change,
     Chunk,
     Entry,
     Feed,
     Problem,
-    ProviderFailed,
+    ProviderResult,
     Receipt,
     RemotePath,
     Revision,
+    Told,
     name_of,
     parent_of,
 )
@@ -41,6 +41,7 @@ from fsmount.remote.feed import ChangeFeed
 from fsmount.remote.files import FileRoutes
 from fsmount.remote.history import History
 from fsmount.remote.http import Call, Client
+from fsmount.remote.provider import Operations
 from fsmount.remote.routes import Routes, at_base
 from fsmount.remote.trees import Trees
 from fsmount.remote.websocket import PING, Sockets
@@ -89,6 +90,7 @@ class RelayfileRemote:
         self._files = FileRoutes(self._client, self._routes, self._features, self._cap)
         self._exports = True
         self._feed = self._change_feed(poll, timeout, ping)
+        self._operations = Operations(self._client, url.workspace)
         self._skipped: set[str] = set()
 
     async def __aenter__(self) -> Self:
@@ -176,7 +178,11 @@ class RelayfileRemote:
         answer = await self._client.request(call)
         result = self._files.written(call, answer)
         return Receipt(
-            path=path, revision=None, remote_op_id=result.op_id or None, correlation_id=answer.correlation_id
+            path=path,
+            revision=None,
+            remote_op_id=result.op_id or None,
+            correlation_id=answer.correlation_id,
+            tombstone=Revision(result.target_revision),
         )
 
     async def copy_metadata(self, upload: Upload, source: RemotePath, revision: Revision | None) -> Receipt:  # noqa: ARG002
@@ -193,15 +199,22 @@ class RelayfileRemote:
         if (await self._trees.page(path)).entries:
             raise Refusal(409, code="not_empty", message=f"{path} holds files on the remote")
 
-    async def follow(
-        self, told: Callable[[Change | ProviderFailed | None], None], going: Callable[[Feed], None]
-    ) -> None:
+    async def follow(self, told: Callable[[Told | None], None], going: Callable[[Feed], None]) -> None:
         await self._feed.follow(told, going)
 
     @property
     def credentials_taken(self) -> int:
         """Grows with every new token: what was refused may be granted now."""
         return self._tokens.taken
+
+    async def provider_result(self, remote_op_id: str) -> ProviderResult:
+        return await self._operations.result(remote_op_id)
+
+    async def failed_at_provider(self) -> list[ProviderResult]:
+        return await self._operations.failed()
+
+    async def replay(self, remote_op_id: str) -> None:
+        await self._operations.replay(remote_op_id)
 
     def credential_changed(self) -> bool:
         return self._tokens.changed()
@@ -285,7 +298,7 @@ class RelayfileRemote:
 
     async def _events(self, query: dict[str, str]) -> EventPage:
         call = Call(method="GET", target=f"{self._routes.prefix}events?{urlencode(query, quote_via=quote)}", path=ROOT)
-        return self._client.decoded(call, await self._client.request(call), _Events)
+        return self._client.decoded_names(call, await self._client.request(call), _Events)
 
     def _note_once(self, directory: RemotePath, problem: Problem) -> None:
         if problem.path not in self._skipped:

@@ -38,7 +38,7 @@ class Trees:
         cursors = f"&cursor={quote(cursor)}" if cursor else ""
         call = self._routes.call("GET", "tree", directory, more=f"&depth={depth}{cursors}")
         answer = await self._client.request(call)
-        return self._client.decoded(call, answer, Page)
+        return self._client.decoded_names(call, answer, Page)
 
     async def rows(self, directory: RemotePath) -> list[TreeEntry]:
         """All direct children. When the entry that a cursor names has gone meanwhile (400), it begins anew."""

@@ -61,6 +61,10 @@ _DEAD = {
     Reason.TOO_LARGE: "make the file smaller and save it, or give it up: {give_up}",
     Reason.PARENT_MISSING: "make the directory {parent} on the remote, then: {again}",
     Reason.NOT_EMPTY: "remove what is in {file}, then: {again}; or give it up: {give_up}",
+    Reason.PROVIDER_FAILED: (
+        "the remote has this change, the provider behind it does not; to have it tried again there: {again};"
+        " a later save of the file replaces it; or give it up: {give_up}"
+    ),
     Reason.INTERRUPTED: "it was never closed and may be cut: look at {content}; whole: {keep}; not: {give_up}",
     Reason.CORRUPT_SPOOL: "its bytes changed on this disk; save the file again, or give it up: {give_up}",
 }
@@ -88,6 +92,7 @@ _NEXT = {
     Reason.TOO_LARGE: "save it smaller, or give it up: {give_up}",
     Reason.PARENT_MISSING: "make its directory there, then: {again}",
     Reason.NOT_EMPTY: "empty it there, then: {again}",
+    Reason.PROVIDER_FAILED: "have it tried again there: {again}; or give it up: {give_up}",
     Reason.INTERRUPTED: "it may be cut; whole: {keep}; not: {give_up}",
     Reason.CORRUPT_SPOOL: "save it again, or give it up: {give_up}",
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shlex
 
-from fsmount.model import CacheUse, SpoolUse
+from fsmount.model import CacheUse, ConnectionState, ProviderResults, SpoolUse
 from fsmount.render.advice import held_commands, mount_path, next_step, next_step_at_rest, resume_command
 from fsmount.render.escape import counted, escape, size, span, when
 from fsmount.status import DeadLetter, Health, Snapshot
@@ -103,7 +103,10 @@ def _connection(snapshot: Snapshot) -> str:
         parts.append(f"offline since {when(connection.offline_since, now)}")
     if connection.next_probe_at is not None:
         parts.append(f"next try {when(connection.next_probe_at, now)}")
-    return "; ".join([*parts, f"changes elsewhere: {connection.feed}"])
+    parts.append(f"changes elsewhere: {connection.feed}")
+    if connection.state is ConnectionState.ONLINE and snapshot.provider_results is ProviderResults.UNKNOWN:
+        parts.append("provider results: unknown")
+    return "; ".join(parts)
 
 
 def _share(use: CacheUse | SpoolUse) -> str:

@@ -19,6 +19,7 @@ from fsmount.retry import GONE, asked_wait, is_asked_about
 from fsmount.uploader.bodies import CorruptBody, Parcel, fetch, parcel, parcel_of, sealed
 from fsmount.uploader.parts import Accepted, Claimed, Parts, Request
 from fsmount.uploader.replaced import Replaced
+from fsmount.uploader.replaying import Replaying
 from fsmount.uploader.settling import Settler
 from fsmount.uploader.wording import details_of
 
@@ -37,6 +38,7 @@ class Sender:
         self._parts = parts
         self._settler = settler
         self._replaced = Replaced(parts, settler)
+        self._replaying = Replaying(parts, settler)
         self._flying: dict[OpId, Parcel] = {}
         self._no_bulk_until = 0.0
         self._company: dict[OpId, int] = {}
@@ -57,13 +59,16 @@ class Sender:
 
     def company(self, claim: Claim) -> float:
         """How many files a batch may have that this op travels in; 0: it goes by a request of its own."""
-        return 0 if claim.forced else self._company.get(claim.op.op_id, math.inf)
+        return 0 if claim.forced or claim.replays else self._company.get(claim.op.op_id, math.inf)
 
     async def one(self, claimed: Claimed) -> None:
         """Sends one op by itself."""
         claim: Claim | None = claimed.claim
         self._company.pop(claimed.claim.op.op_id, None)
         self._note_sending(claimed.claim)
+        if claimed.claim.replays is not None:
+            await self._replaying.replay(claimed.claim, claimed.claim.replays)
+            return
         if claimed.claim.forced:
             claim = await self._replaced.kept(claimed.claim)
         if claim is not None:
@@ -346,6 +351,7 @@ class Sender:
         # The journal passes on what the receipt says of the new name; the old one is gone in any case.
         base = op.target_base
         arrived = Receipt(
-            path=op.target, revision=base.revision, digest=base.digest, remote_op_id=accepted.receipt.remote_op_id
-        )
+            path=op.target, revision=base.revision, digest=base.digest, remote_op_id=accepted.receipt.remote_op_id,
+            tombstone=accepted.receipt.tombstone,
+        )  # fmt: skip
         self._settler.acknowledge(claim, Accepted(receipt=arrived, note=accepted.note), request)

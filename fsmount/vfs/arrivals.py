@@ -30,6 +30,7 @@ from fsmount.model import (
 )
 from fsmount.ports import Clock, Details, EventLog, Source, Spool
 from fsmount.vfs.files import Files
+from fsmount.vfs.followed import Followed
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.promises import Promises
 from fsmount.vfs.shown import AtRemote
@@ -54,6 +55,7 @@ class Arrivals:
         self._log = log
         self._tree = tree
         self._files = files
+        self._followed = Followed(ledger, tree, clock)
         self._unexplained: dict[RemotePath, Change] = {}
         self._adopting: list[tuple[AtRemote, Body, Source]] = []
         self._adopted = trio.Event()
@@ -123,6 +125,7 @@ class Arrivals:
         self._explain(path, None if entry is None else entry.revision)
 
     def changed(self, op: Op) -> None:
+        self._tell_renamed(self._followed.came_back(op))
         for path in {op.path, op.target}:
             self._explain(path, None)
             self._outdated(path)
@@ -143,6 +146,9 @@ class Arrivals:
         if self._is_echo(change):
             return
         self._own.pop(change.path, None)
+        if self._tell_renamed(self._followed.renamed(change)):
+            self._note(change)
+            return
         entry = self._tree.listings.entry(change.path)
         if entry is not None and _same(change, entry.revision, entry.digest):
             self._note(change)
@@ -158,6 +164,17 @@ class Arrivals:
     def _is_echo(self, change: Change) -> bool:
         own = self._own.get(change.path)
         return own is not None and _same(change, *own)
+
+    def _tell_renamed(self, names: tuple[RemotePath, RemotePath] | None) -> bool:
+        """The remote gave a file another name: the kernel looks both up anew."""
+        if names is None:
+            return False
+        for path in names:
+            self._own.pop(path, None)
+            self._unexplained.pop(path, None)
+            self._promises.withdraw(path, replaced=False)
+        self._log.note("remote.changed", f"{names[0]} was renamed there", path=names[1], details=Details())
+        return True
 
     def _explain(self, path: RemotePath, revision: str | None) -> None:
         """An op on ``path`` is settled: what the feed said meanwhile was its echo, or somebody else's change."""

@@ -29,6 +29,10 @@ from fsmount.ports import Attributes, Journal
 from fsmount.vfs.listings import Listing, Listings
 from fsmount.vfs.shown import AtRemote, Content, Shown, Unsent
 
+RELAY = ".relay"
+"""The name of the control tree, in the mount's root."""
+_RESERVED = "the mount's own control tree has this name"
+
 
 class Ledger(Journal, Attributes, Protocol):
     """The journal with its attributes: one database, because a rename changes both."""
@@ -42,6 +46,7 @@ class Overlay:
         self._started_at = started_at
         self._ledger = ledger
         self._listings = listings
+        self._relay = join(config.remote.root, RELAY)
         self._clashes: set[RemotePath] = set()
         """Where something of this mount and something of the remote had one name when somebody looked."""
 
@@ -52,6 +57,8 @@ class Overlay:
     def look(self, directory: RemotePath, name: str, listing: Listing) -> Shown | None:
         """What a program sees under that name; None for nothing."""
         path = join(directory, name)
+        if path == self._relay:
+            return None
         return self._merge(path, self._ledger.shown(path), self._ledger.node(path), listing.entries.get(name))
 
     def names(self, directory: RemotePath, listing: Listing) -> Iterator[tuple[str, Shown]]:
@@ -61,6 +68,8 @@ class Overlay:
         present = dict.fromkeys(listing.entries)
         present.update(dict.fromkeys(ops))
         present.update(dict.fromkeys(name for name, node in nodes.items() if node.kind is not None))
+        if directory == self._config.remote.root:
+            present.pop(RELAY, None)
         for name in present:
             shown = self._merge(
                 join(directory, name), ops.get(name), nodes.get(name), listing.entries.get(name), implied=name in ops
@@ -121,6 +130,8 @@ class Overlay:
     def clashes(self) -> list[Problem]:
         """Where something of this mount and something of the remote have one name now, as far as anybody looked."""
         found = []
+        if self._listings.entry(self._relay) is not None:
+            found.append(Problem(path=self._relay, why=_RESERVED))
         for path in sorted(self._clashes):
             why = _clash(self._ledger.node(path), self._listings.entry(path))
             if why is None or self._ledger.shown(path) is not None or self.emptied(path):

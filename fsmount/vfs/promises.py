@@ -40,7 +40,7 @@ from fsmount.connection import Connection
 from fsmount.model import ROOT, Feed, Kind, RemotePath, is_below, join, name_of, parent_of
 from fsmount.ports import KernelCache
 from fsmount.vfs.inodes import Node
-from fsmount.vfs.tree import Tree
+from fsmount.vfs.tree import Tree, can_hold
 
 LASTING = 3600.0
 """Seconds for which the kernel may answer while changes are told as they happen."""
@@ -102,6 +102,8 @@ class Promises:
             return
         while path not in {self._tree.root_path, ROOT}:
             parent = self._tree.inodes.find(parent_of(path))
+            if parent is not None and not can_hold(parent, name_of(path)):
+                return
             if parent is not None:
                 self._absent.pop((parent.ino, name_of(path)), None)
                 self._kernel.entry_changed(parent.ino, name_of(path))

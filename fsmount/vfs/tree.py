@@ -380,6 +380,12 @@ def _another_version(now: Shown | None, then: Shown) -> bool:
     return now.content.revision != then.content.revision
 
 
+def can_hold(node: Node, name: str) -> bool:
+    """Whether the kernel can know that name there: a remote may have names that no local directory can hold."""
+    fits = is_text(name) and len(name.encode()) <= NAME_MAX and "\0" not in name
+    return node.kind is Kind.DIRECTORY and fits and name not in {"", ".", ".."}
+
+
 def check_length(name: str) -> None:
     """Raises FileError ENAMETOOLONG; the kernel lets up to 1,024 bytes through."""
     if len(name.encode("utf-8", "surrogateescape")) > NAME_MAX:

@@ -9,7 +9,18 @@ import pytest
 import trio
 
 from fsmount.errors import Refusal, RemoteError
-from fsmount.model import ABSENT, Base, Change, Kind, ProviderFailed, Receipt, RemotePath, Revision
+from fsmount.model import (
+    ABSENT,
+    Base,
+    Change,
+    Kind,
+    ProviderFailed,
+    ProviderSucceeded,
+    Receipt,
+    RemotePath,
+    Revision,
+    Told,
+)
 from fsmount.ports import Remote
 from tests.support.uploads import digest_of, upload_of
 
@@ -166,7 +177,7 @@ async def only_an_empty_directory_is_removed(remote: Remote, foreign: Foreign) -
 @_check
 async def the_feed_tells_foreign_changes(remote: Remote, foreign: Foreign) -> None:
     foreign.write("/before", b"0")
-    told: list[Change | ProviderFailed | None] = []
+    told: list[Told | None] = []
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(remote.follow, told.append, lambda _: None)
@@ -181,7 +192,7 @@ async def the_feed_tells_foreign_changes(remote: Remote, foreign: Foreign) -> No
     assert changes[-1].revision is None
 
 
-async def _until_told(foreign: Foreign, told: list[Change | ProviderFailed | None]) -> Revision:
+async def _until_told(foreign: Foreign, told: list[Change | ProviderFailed | ProviderSucceeded | None]) -> Revision:
     """Writes until the feed, which begins at some moment, tells of the last one."""
     while True:
         revision = foreign.write("/fed", b"news")

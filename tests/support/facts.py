@@ -19,6 +19,7 @@ from fsmount.model import (  # fmt: skip
     OpId,
     Preconditions,
     Problem,
+    ProviderResults,
     Reason,
     Record,
     RemotePath,
@@ -57,6 +58,7 @@ class Mounted:
         self.sending: tuple[Transfer, ...] = ()
         self.told: list[str] = []
         """The commands that concern the whole mount."""
+        self.told_of_providers = ProviderResults.KNOWN
         self.pausing = False
         self.breaking = False
         self.odd: tuple[Problem, ...] = ()
@@ -70,6 +72,9 @@ class Mounted:
 
     def preconditions(self) -> Preconditions:
         return Preconditions.ENFORCED
+
+    def provider_results(self) -> ProviderResults:
+        return self.told_of_providers
 
     def transfers(self) -> Sequence[Transfer]:
         return self.sending

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 import trio
 from msgspec import Struct
+from msgspec.structs import replace
 
 from fsmount.errors import Refusal, RemoteError, Unreachable
 from fsmount.model import (
@@ -26,9 +27,13 @@ from fsmount.model import (
     Feed,
     Kind,
     ProviderFailed,
+    ProviderResult,
+    ProviderState,
+    ProviderSucceeded,
     Receipt,
     RemotePath,
     Revision,
+    Told,
     is_below,
     join,
 )
@@ -93,7 +98,9 @@ class FakeRemote:
         self._now = now
         self._counter = 0
         self._identities: dict[str, Receipt] = {}
-        self._events: list[Change | RemoteError | None] = []
+        self.operations: dict[str, ProviderResult] = {}
+        """What became of accepted writes at the provider, by the remote's own name for them."""
+        self._events: list[Told | RemoteError | None] = []
         self._feed_at: int | None = None
         self._moved = trio.Event()
         self._renewed = False
@@ -125,6 +132,24 @@ class FakeRemote:
     def break_feed(self, error: RemoteError) -> None:
         """The feed raises ``error`` once everything before it was told; the next ``follow`` goes on behind it."""
         self._announce(error)
+
+    def provider_fails(self, remote_op_id: str, error: str = "no such issue", *, told: bool = True) -> None:
+        """The provider gives the accepted write up; ``told``: the feed says so."""
+        self._resolve(remote_op_id, ProviderState.FAILED, "dead_lettered", error)
+        found = self.operations[remote_op_id]
+        if told and found.path is not None:
+            self._announce(ProviderFailed(path=found.path, revision=found.revision, at=self._now()))
+
+    def provider_succeeds(self, remote_op_id: str, *, told: bool = True) -> None:
+        self._resolve(remote_op_id, ProviderState.SUCCEEDED, "succeeded", "")
+        found = self.operations[remote_op_id]
+        if told and found.path is not None:
+            self._announce(ProviderSucceeded(path=found.path, revision=found.revision, at=self._now()))
+
+    def _resolve(self, remote_op_id: str, state: ProviderState, said: str, error: str) -> None:
+        found = self.operations[remote_op_id]
+        body = f'{{"lastError":"{error}"}}'
+        self.operations[remote_op_id] = replace(found, state=state, said=said, error=error, body=body)
 
     def renew(self) -> None:
         """A fresh credential lies ready: ``credential_changed`` says so once, and calls are authorized again."""
@@ -211,9 +236,16 @@ class FakeRemote:
     async def remove_directory(self, path: RemotePath) -> None:
         await self._call("remove_directory", path, lambda: self._remove_directory(path))
 
-    async def follow(
-        self, told: Callable[[Change | ProviderFailed | None], None], going: Callable[[Feed], None]
-    ) -> None:
+    async def provider_result(self, remote_op_id: str) -> ProviderResult:
+        return await self._call("provider_result", RemotePath("/"), lambda: self._operation(remote_op_id))
+
+    async def failed_at_provider(self) -> list[ProviderResult]:
+        return await self._call("failed_at_provider", RemotePath("/"), self._failed_operations)
+
+    async def replay(self, remote_op_id: str) -> None:
+        await self._call("replay", RemotePath("/"), lambda: self._replay(remote_op_id))
+
+    async def follow(self, told: Callable[[Told | None], None], going: Callable[[Feed], None]) -> None:
         if self._feed_at is None:
             self._feed_at = len(self._events)
         going(Feed.LIVE)
@@ -313,14 +345,36 @@ class FakeRemote:
         before = self.files.get(upload.path)
         kept = before.metadata if before is not None else ()
         stored = self._store(upload.path, content, upload.content_type, metadata or kept)
-        op_id = f"op_{self._counter}"
+        op_id = self._operate(upload.path, stored.revision)
         return Receipt(path=upload.path, revision=stored.revision, digest=upload.digest, remote_op_id=op_id)
 
     def _delete(self, path: RemotePath, base: Base) -> Receipt:
         self._existing(path)
         self._check(path, base)
         self.remove(path)
-        return Receipt(path=path, revision=None, remote_op_id=f"op_{self._counter}")
+        self._counter += 1
+        tombstone = Revision(f"rev_{self._counter}")
+        return Receipt(path=path, revision=None, remote_op_id=self._operate(path, tombstone), tombstone=tombstone)
+
+    def _operate(self, path: RemotePath, revision: Revision) -> str:
+        op_id = f"op_{self._counter}"
+        self.operations[op_id] = ProviderResult(
+            remote_op_id=op_id, path=path, revision=revision, state=ProviderState.WAITING, said="pending"
+        )
+        return op_id
+
+    def _operation(self, remote_op_id: str) -> ProviderResult:
+        if remote_op_id not in self.operations:
+            raise Refusal(404, code="not_found", message="operation not found")
+        return self.operations[remote_op_id]
+
+    def _failed_operations(self) -> list[ProviderResult]:
+        return [found for found in self.operations.values() if found.said == "dead_lettered"]
+
+    def _replay(self, remote_op_id: str) -> None:
+        if self._operation(remote_op_id).said != "dead_lettered":
+            raise Refusal(409, code="invalid_state", message="operation is not dead-lettered")
+        self._resolve(remote_op_id, ProviderState.WAITING, "pending", "")
 
     def _remove_directory(self, path: RemotePath) -> None:
         if any(is_below(other, path) for other in self.files):
@@ -353,12 +407,12 @@ class FakeRemote:
 
     # feed
 
-    def _announce(self, change: Change | RemoteError | None) -> None:
+    def _announce(self, change: Told | RemoteError | None) -> None:
         self._events.append(change)
         self._moved.set()
         self._moved = trio.Event()
 
-    async def _next_change(self) -> Change | None:
+    async def _next_change(self) -> Told | None:
         """The next entry of the feed; waits for one."""
         await self._before(self._begin("follow", RemotePath("/")))
         at = self._feed_at or 0
@@ -387,4 +441,5 @@ def _with_revision(receipt: Receipt, revision: Revision) -> Receipt:
         digest=receipt.digest,
         remote_op_id=receipt.remote_op_id,
         correlation_id=receipt.correlation_id,
+        tombstone=receipt.tombstone,
     )

@@ -14,14 +14,12 @@ from fsmount.model import Base, Digest, Kind, OpId, Reason, RemotePath, Revision
 from tests.model.world import TIMING
 from tests.support.clock import ManualClock
 
-SCHEMA_1 = Path(__file__).with_name("schema1.sql")
 
-
-@pytest.fixture
-def old(tmp_path: Path) -> Path:
+@pytest.fixture(params=["schema1.sql", "schema2.sql"])
+def old(tmp_path: Path, request: pytest.FixtureRequest) -> Path:
     path = tmp_path / "journal.db"
     with sqlite3.connect(path) as connection:
-        connection.executescript(SCHEMA_1.read_text())
+        connection.executescript(Path(__file__).with_name(request.param).read_text())
     connection.close()
     return path
 
@@ -38,7 +36,7 @@ def test_the_schema_is_that_of_a_new_journal(old: Path, tmp_path: Path) -> None:
     Database(old).close()
     Database(tmp_path / "new.db").close()
     assert schema(old) == schema(tmp_path / "new.db")
-    assert schema(old)[0] == SCHEMA_VERSION == 2
+    assert schema(old)[0] == SCHEMA_VERSION == 3
 
 
 def test_ops_keep_their_rows_and_their_order(old: Path) -> None:

@@ -12,7 +12,7 @@ import trio
 
 from fsmount.config import Credentials, parse_remote
 from fsmount.errors import InvalidAnswer, Refusal, Unreachable
-from fsmount.model import Base, Receipt, RemotePath, Revision
+from fsmount.model import Base, Problem, Receipt, RemotePath, Revision
 from fsmount.remote.relayfile import RelayfileRemote
 from tests.support.notes import Notes
 from tests.support.raw import Asked, RawServer, Script, always, raw_server, response, routed
@@ -382,3 +382,25 @@ async def test_a_token_that_may_not_follow_the_feed_is_told_so(token_file: Path)
         with pytest.raises(Refusal) as caught:
             await remote.follow(lambda _: None, lambda _: None)
     assert caught.value.status == 403
+
+
+@pytest.mark.parametrize("name", [rb"\ud83d", rb"\udcff", b"\xff\xfe", b"\xed\xa0\x80"])
+async def test_a_name_that_is_no_text_hides_itself_alone(token_file: Path, name: bytes) -> None:
+    rows = b",".join(
+        b'{"path":"/%s","type":"file","revision":"rev_1"}' % row for row in (b"a", name, rb"\ud83d\ude00", rb"\\ud83d")
+    )
+    listing = response(200, b'{"path":"/","entries":[' + rows + b'],"nextCursor":null}')
+    told: list[Problem] = []
+    async with answered(routed({**HEALTH, "GET /fs/tree": listing}), token_file) as (remote, _, notes):
+        remote._problems = lambda _, found: told.extend(found)
+        found = await remote.listing(RemotePath("/"))
+    assert [entry.path for entry in found] == ["/a", "/\U0001f600", r"/\ud83d"]
+    assert [problem.path for problem in told] == ["/\0"]
+    assert any(note.event == "name.skipped" for note in notes.all)
+
+
+async def test_content_that_is_no_text_is_no_answer(token_file: Path) -> None:
+    file = response(200, rb'{"path":"/d/file.txt","revision":"rev_1","content":"a\ud83d"}')
+    async with answered(routed({**HEALTH, "GET /fs/file": file}), token_file) as (remote, _, _notes):
+        with pytest.raises(InvalidAnswer):
+            await remote.read(FILE, None, 0, 1)

@@ -6,8 +6,8 @@ import pytest
 import trio
 
 from fsmount.errors import RemoteError, Unreachable
-from fsmount.model import Change, ProviderFailed, RemotePath
-from fsmount.remote.history import History, Told
+from fsmount.model import Change, ProviderFailed, ProviderSucceeded, RemotePath, Revision, Told
+from fsmount.remote.history import History
 from fsmount.wire.relayfile import Event, EventPage
 
 
@@ -96,9 +96,18 @@ async def test_what_a_change_says(autojump_clock: trio.testing.MockClock) -> Non
     ]
 
 
+@pytest.mark.parametrize(("kind", "said"), [("failed", ProviderFailed), ("succeeded", ProviderSucceeded)])
+async def test_what_a_provider_did_is_told(
+    autojump_clock: trio.testing.MockClock, kind: str, said: type[ProviderFailed | ProviderSucceeded]
+) -> None:
+    log, reader = await _followed()
+    log.add("/a", f"writeback.{kind}")
+    assert await reader.look() == [said(path=RemotePath("/a"), revision=Revision("rev_4"), at=9.0)]
+
+
 async def test_other_events_are_passed_over(autojump_clock: trio.testing.MockClock) -> None:
     log, reader = await _followed()
-    for kind in ("writeback.succeeded", "sync.error", "directory.created", "file.invented"):
+    for kind in ("sync.error", "sync.stale", "directory.created", "file.invented"):
         log.add("/a", kind)
     log.add("", "file.updated")
     await reader.quiet()

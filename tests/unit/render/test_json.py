@@ -69,6 +69,7 @@ STATUS_MEMBERS = [
     "health",
     "connection",
     "preconditions",
+    "providerResults",
     "queue",
     "transfers",
     "failedAttempts",

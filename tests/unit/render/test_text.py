@@ -7,7 +7,17 @@ import pytest
 from msgspec.structs import replace
 
 from fsmount.eventlog import EVENTS
-from fsmount.model import Connection, ConnectionState, Kind, LocalNode, Problem, Reason, RemotePath, Transfer
+from fsmount.model import (
+    Connection,
+    ConnectionState,
+    Kind,
+    LocalNode,
+    Problem,
+    ProviderResults,
+    Reason,
+    RemotePath,
+    Transfer,
+)
 from fsmount.render import readme, text
 from fsmount.status import AtRest, Health, snapshot
 from tests.support.facts import Mounted
@@ -67,6 +77,7 @@ def test_without_a_daemon_the_command_line_retries(mounted: Mounted) -> None:
         (Reason.CORRUPT_SPOOL, ("discarded/",)),
         (Reason.FORBIDDEN, ("get permission there, then: mv", "retry/")),
         (Reason.EXHAUSTED, ("retry/",)),
+        (Reason.PROVIDER_FAILED, ("have it tried again there: mv", "retry/", "discarded/")),
     ],
 )
 def test_a_dead_letter_stands_with_the_way_out_of_its_reason(
@@ -84,7 +95,13 @@ def test_a_dead_letter_stands_with_the_way_out_of_its_reason(
     at_rest = text.status(snapshot(AtRest(stopped, mounted.journal, mounted.clock)))
     assert ("writeback retry" in at_rest) == ("retry/" in commands or "force/" in commands)
     assert ("--force" in at_rest) == ("force/" in commands)
-    assert "mv " not in at_rest
+    assert " mv " not in at_rest
+
+
+def test_only_what_the_credential_may_not_learn_of_providers_is_said(mounted: Mounted) -> None:
+    assert "provider results" not in text.status(snapshot(mounted))
+    mounted.told_of_providers = ProviderResults.UNKNOWN
+    assert "; provider results: unknown\n" in text.status(snapshot(mounted))
 
 
 def test_many_dead_letters_are_cut_and_counted(mounted: Mounted) -> None:
