@@ -112,9 +112,15 @@ class StateDirectory:
         self._broke = False
 
     def create(self) -> Self:
-        """Makes the directory (0700) where it is missing; raises MachineLacks where it cannot be made or written."""
+        """Makes the directory (0700) where it is missing, durably: what will be fsynced in it is found again.
+
+        Raises MachineLacks where it cannot be made or written.
+        """
+        missing = [one for one in (self.path, *self.path.parents) if not os.path.lexists(one)]
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for made in missing:
+                _sync_names(made.parent)
         except OSError as error:
             raise self._unwritable(error) from error
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
@@ -330,6 +336,7 @@ class StateDirectory:
                 file.flush()
                 os.fsync(file.fileno())
             scratch.replace(path)
+            _sync_names(self.path)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -346,6 +353,15 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _sync_names(directory: Path) -> None:
+    """Makes the names in a directory survive power loss; raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _names_in(directory: Path) -> frozenset[str]:

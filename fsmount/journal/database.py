@@ -38,7 +38,7 @@ class Database:
             self._open(found)
         except sqlite3.Error as error:
             raise _unreadable(path, error) from error
-        if fresh:
+        if found == 0:
             os.chmod(path, 0o600)
             _sync(path.parent)
 

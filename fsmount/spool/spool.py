@@ -235,9 +235,9 @@ class FileSpool:
         missing = sorted({*_FOLDERS} - {*os.listdir(self._bodies)})
         for name in missing:
             os.mkdir(f"{self._bodies}/{name}", mode=0o700)
-        if missing:
-            fsync(self._bodies)
-            fsync(directory)
+        # Whatever is missing on the disk was made here or by a run that may not have come as far as this.
+        for folder in (self._bodies, directory, os.path.dirname(directory)):
+            fsync(folder)
 
     def _files(self) -> Iterator[os.DirEntry[str]]:
         """Every draft and body; whatever else lies there is not ours."""
