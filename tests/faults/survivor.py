@@ -1,0 +1,134 @@
+"""What becomes of a state directory that a power failure left, and whether every promise is kept.
+
+Invariant: it goes the way of a start: lock, identity, journal, spool and recovery are those of the daemon, and what
+would be sent is what the uploader's own seal and check let through.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import trio
+
+from fsmount.app.recovery import recover
+from fsmount.clock import SystemClock
+from fsmount.errors import FsmountError
+from fsmount.eventlog import FileEventLog
+from fsmount.journal import SqliteJournal, open_journal
+from fsmount.model import Claim, Reason, State, Timing
+from fsmount.spool import FileSpool
+from fsmount.statedir import StateDirectory
+from fsmount.uploader.bodies import CorruptBody, parcel, sealed
+from fsmount.uploader.parts import Claimed
+from tests.support.strace import Event
+
+AT_ONCE = Timing(settle=0, max_settle=0, delete_settle=0, open_settle=0)
+Content = tuple[str, str]
+"""Path and digest."""
+
+
+@dataclass
+class Promises:
+    """What the marks of a recording had promised at some moment."""
+
+    kept: dict[str, set[Content]] = field(default_factory=dict)
+    """For each file: one of these must be there."""
+    meant: set[Content] = field(default_factory=set)
+    """All that programs ever wrote: nothing else may be sent."""
+    synced: set[Content] = field(default_factory=set)
+
+    @classmethod
+    def at(cls, events: Sequence[Event]) -> Promises:
+        found = cls()
+        for event in events:
+            if event.kind == "mark":
+                found._take(json.loads(event.content))
+        return found
+
+    def _take(self, mark: dict[str, object]) -> None:
+        file = str(mark["file"])
+        for word in ("only", "also"):
+            if isinstance(told := mark.get(word), list):
+                content = (told[0], told[1])
+                self.meant.add(content)
+                if word == "only":
+                    self.synced.add(content)
+                    self.kept[file] = {content}
+                elif file in self.kept:
+                    self.kept[file].add(content)
+        if mark.get("free"):
+            self.kept.pop(file, None)
+
+
+def broken(root: Path, promises: Promises, remote: str) -> list[str]:
+    """What is wrong with a start in ``root/home/state``; empty where every promise is kept."""
+    state = StateDirectory(root / "home/state")
+    try:
+        state.create().lock(serving=True)
+        journal = open_journal(state.journal, SystemClock(), AT_ONCE)
+        known = state.check_remote(remote, held=journal.rows())
+        spool = FileSpool(state.spool, None)
+        log = FileEventLog(state.log, SystemClock(), events=state.events)
+        recover(journal, spool, log)
+    except FsmountError as error:
+        return [f"it does not start: {error}"]
+    finally:
+        state.unlock()
+    try:
+        wrong = [] if known or not promises.kept else ["it does not know its remote: offline it would not mount"]
+        wrong += _lost(journal, spool, promises)
+        return wrong + trio.run(_wrongly_sent, journal, spool, promises)
+    finally:
+        journal.close()
+        log.close()
+
+
+def _lost(journal: SqliteJournal, spool: FileSpool, promises: Promises) -> list[str]:
+    records = [record for state in State for record in journal.records(state) if state is not State.DISCARDED]
+    held = {
+        (record.op.target, _digest(spool, record.op.body))
+        for record in records
+        if record.op.body is not None and record.malformed is None
+    }
+    return [f"{file} is lost: {sorted(may_be)}" for file, may_be in promises.kept.items() if not held & may_be]
+
+
+def _digest(spool: FileSpool, body: object) -> str:
+    try:
+        source = spool.open(body)  # type: ignore[arg-type]
+    except FileNotFoundError:
+        return ""
+    try:
+        return hashlib.sha256(source.read(0, source.size)).hexdigest()
+    finally:
+        source.close()
+
+
+async def _wrongly_sent(journal: SqliteJournal, spool: FileSpool, promises: Promises) -> list[str]:
+    wrong = []
+    while claims := journal.claim(100):
+        for claim in claims:
+            wrong += await _attempt(claim, journal, spool, promises)
+    return wrong
+
+
+async def _attempt(claim: Claim, journal: SqliteJournal, spool: FileSpool, promises: Promises) -> list[str]:
+    path, body = claim.op.target, claim.op.body
+    wrong: list[str] = []
+    if body is not None:
+        try:
+            claim = await sealed(Claimed(claim=claim, frozen=None), journal, spool)
+            ready = await parcel(claim, spool)
+        except CorruptBody as error:
+            synced = body.digest is not None and (path, body.digest) in promises.synced
+            wrong = [f"{path} is corrupt although it was synced: {error}"] if synced else []
+        else:
+            sent = hashlib.sha256(ready.source.read(0, ready.source.size)).hexdigest()
+            ready.source.close()
+            wrong = [] if (path, sent) in promises.meant else [f"{path} would be sent with bytes that nobody wrote"]
+    journal.bury(claim, Reason.REJECTED, "the end of this test", None, charged=False)
+    return wrong
