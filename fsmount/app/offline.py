@@ -140,7 +140,9 @@ def offline(state_dir: Path) -> Iterator[Offline]:
             recover(journal, spool, log)
             journal.tell(log)
             yield Offline(state, journal, spool)
-            remove_released(journal, spool)
+            if leaving := journal.leaving():
+                journal.durable()
+                remove_released(leaving, journal, spool)
         finally:
             log.close()
             journal.close()

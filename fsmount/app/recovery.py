@@ -5,17 +5,18 @@ Invariant: whoever holds the lock has recovered the journal before looking at it
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 
 from fsmount.eventlog import FileEventLog
 from fsmount.journal import SqliteJournal
-from fsmount.model import DraftId
+from fsmount.model import Body, DraftId
 from fsmount.ports import Details
 from fsmount.spool import FileSpool
 
 
 def recover(journal: SqliteJournal, spool: FileSpool, log: FileEventLog) -> None:
-    """What a daemon that ended in the middle left: drafts become dead letters, files that nothing refers to go."""
+    """What a daemon that ended in the middle left: drafts become dead letters, what nothing refers to is let go."""
 
     def size_of(draft_id: DraftId) -> int | None:
         try:
@@ -37,13 +38,12 @@ def recover(journal: SqliteJournal, spool: FileSpool, log: FileEventLog) -> None
                 level="warning",
                 details=Details(kind=record.op.kind, reason=record.reason, state=record.state),
             )
-    remove_released(journal, spool)
-    spool.sweep(*journal.bodies())
+    journal.let_go(spool.unnamed(*journal.bodies()))
 
 
-def remove_released(journal: SqliteJournal, spool: FileSpool) -> None:
-    """Removes the bodies that no op needs any more; one that cannot be removed is swept at the next start."""
-    for body in journal.released():
+def remove_released(leaving: Collection[Body], journal: SqliteJournal, spool: FileSpool) -> None:
+    """After ``durable``: removes those that no op has come to need since; what cannot be removed is left to a start."""
+    for body in journal.released(leaving):
         with suppress(OSError):
             spool.remove(body)
 

@@ -22,7 +22,8 @@ ROOM = 2.0
 """Seconds between two looks at how much the discarded bodies take."""
 RECOUNT = 60.0
 """Seconds between two looks where nothing more was given up: some may have been purged, or tried again."""
-_GATHER = 0.05
+GATHER = 0.5
+"""Seconds between two removals of bodies: each costs a flush of the journal."""
 
 
 class Upkeep:
@@ -51,12 +52,19 @@ class Upkeep:
         changed.set()
 
     async def _sweep(self) -> None:
-        """Removes bodies that no op needs any more."""
+        """Removes bodies that no op needs any more; the first are those that a former run left."""
         while True:
             changed = self._changed
-            remove_released(self._journal, self._spool)
+            with suppress(OSError):  # a disk that cannot be synced: next time
+                await self._remove_released()
             await changed.wait()
-            await trio.sleep(_GATHER)
+            await trio.sleep(GATHER)
+
+    async def _remove_released(self) -> None:
+        leaving = self._journal.leaving()
+        if leaving:
+            await trio.to_thread.run_sync(self._journal.durable)
+            remove_released(leaving, self._journal, self._spool)
 
     async def _retain(self) -> None:
         while True:

@@ -26,9 +26,8 @@ class Database:
         self._depth = 0
         self._watchers: list[Callable[[], None]] = []
         self.version = 0
-        fresh = not path.exists()
         try:
-            found = 0 if fresh else _schema_of(path)
+            found = _schema_of(path) if path.exists() else 0
             if found > SCHEMA_VERSION:
                 raise StateError(
                     f"{path} was written by a newer fsmount (schema {found}, this one knows {SCHEMA_VERSION})",
@@ -156,7 +155,17 @@ def _unreadable(path: Path, error: sqlite3.Error) -> StateError:
 
 def _schema_of(path: Path) -> int:
     """The file's schema version, read without changing a byte of it; 0 for an empty file."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+    try:
+        return _version_in(f"{path.absolute().as_uri()}?mode=ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+    # The power failed in the first transaction of all, which alone is not in the write-ahead log: SQLite undoes it.
+    return _version_in(f"{path.absolute().as_uri()}?mode=rw")
+
+
+def _version_in(uri: str) -> int:
+    connection = sqlite3.connect(uri, uri=True)
     try:
         return int(connection.execute("PRAGMA user_version").fetchone()[0])
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -185,9 +185,16 @@ class Journal(Protocol):
         """
         ...
 
-    def released(self) -> list[Body]:
-        """Bodies that no row refers to any more, since the last call; the caller removes them from the spool."""
+    def leaving(self) -> list[Body]:
+        """Bodies that no row refers to any more; after ``durable`` no power failure brings a row back that does."""
         ...
+
+    def released(self, among: Collection[Body] | None = None) -> list[Body]:
+        """The same (of ``among``), once: the caller removes them from the spool."""
+        ...
+
+    def let_go(self, bodies: Iterable[Body]) -> None:
+        """Bodies that a former run left behind: ``leaving`` names them, unless a row refers to them."""
 
     # what a person decides
     def retry(self, op_id: OpId) -> None:

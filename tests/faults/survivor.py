@@ -13,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import trio
+from msgspec.structs import replace
 
 from fsmount.app.recovery import recover
 from fsmount.clock import SystemClock
 from fsmount.errors import FsmountError
 from fsmount.eventlog import FileEventLog
 from fsmount.journal import SqliteJournal, open_journal
-from fsmount.model import Claim, Reason, State, Timing
+from fsmount.model import Body, Claim, Reason, State, Timing
 from fsmount.spool import FileSpool
 from fsmount.statedir import StateDirectory
 from fsmount.uploader.bodies import CorruptBody, parcel, sealed
@@ -27,8 +28,8 @@ from fsmount.uploader.parts import Claimed
 from tests.support.strace import Event
 
 AT_ONCE = Timing(settle=0, max_settle=0, delete_settle=0, open_settle=0)
-Content = tuple[str, str]
-"""Path and digest."""
+Content = tuple[str, str, int]
+"""Path, digest and size."""
 
 
 @dataclass
@@ -53,7 +54,7 @@ class Promises:
         file = str(mark["file"])
         for word in ("only", "also"):
             if isinstance(told := mark.get(word), list):
-                content = (told[0], told[1])
+                content = (str(told[0]), str(told[1]), int(told[2]))
                 self.meant.add(content)
                 if word == "only":
                     self.synced.add(content)
@@ -88,24 +89,36 @@ def broken(root: Path, promises: Promises, remote: str) -> list[str]:
 
 
 def _lost(journal: SqliteJournal, spool: FileSpool, promises: Promises) -> list[str]:
-    records = [record for state in State for record in journal.records(state) if state is not State.DISCARDED]
-    held = {
-        (record.op.target, _digest(spool, record.op.body))
-        for record in records
-        if record.op.body is not None and record.malformed is None
-    }
-    return [f"{file} is lost: {sorted(may_be)}" for file, may_be in promises.kept.items() if not held & may_be]
+    """A promise is kept by an op that begins with those bytes: what was written since may be there, in part."""
+    held: dict[str, list[bytes]] = {}
+    for record in (record for state in State for record in journal.records(state)):
+        if record.state is not State.DISCARDED and record.malformed is None and record.op.body is not None:
+            held.setdefault(record.op.target, []).append(_bytes(spool, record.op.body))
+    return [
+        f"{file} is lost: {sorted(may_be)}"
+        for file, may_be in promises.kept.items()
+        if not any(
+            _digest(found[:size]) == digest and len(found) >= size
+            for path, digest, size in may_be
+            for found in held.get(path, [])
+        )
+    ]
 
 
-def _digest(spool: FileSpool, body: object) -> str:
+def _bytes(spool: FileSpool, body: Body) -> bytes:
+    """All that is on the disk, also beyond the size that the journal knows."""
     try:
-        source = spool.open(body)  # type: ignore[arg-type]
+        source = spool.open(replace(body, size=1 << 40))
     except FileNotFoundError:
-        return ""
+        return b""
     try:
-        return hashlib.sha256(source.read(0, source.size)).hexdigest()
+        return source.read(0, source.size)
     finally:
         source.close()
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 async def _wrongly_sent(journal: SqliteJournal, spool: FileSpool, promises: Promises) -> list[str]:
@@ -124,11 +137,12 @@ async def _attempt(claim: Claim, journal: SqliteJournal, spool: FileSpool, promi
             claim = await sealed(Claimed(claim=claim, frozen=None), journal, spool)
             ready = await parcel(claim, spool)
         except CorruptBody as error:
-            synced = body.digest is not None and (path, body.digest) in promises.synced
+            synced = (path, body.digest, body.size) in promises.synced
             wrong = [f"{path} is corrupt although it was synced: {error}"] if synced else []
         else:
-            sent = hashlib.sha256(ready.source.read(0, ready.source.size)).hexdigest()
+            sent = ready.source.read(0, ready.source.size)
             ready.source.close()
-            wrong = [] if (path, sent) in promises.meant else [f"{path} would be sent with bytes that nobody wrote"]
+            if (path, _digest(sent), len(sent)) not in promises.meant:
+                wrong = [f"{path} would be sent with bytes that nobody wrote"]
     journal.bury(claim, Reason.REJECTED, "the end of this test", None, charged=False)
     return wrong

@@ -3,8 +3,8 @@
     python powered.py ROOT MOUNTPOINT REMOTE TOKEN-FILE RULES
 
 State and cache lie below ROOT. Each line of ROOT/marks is JSON: ``file``, a word for one file, and ``only`` [path,
-digest]: an fsync has just promised that content; ``also``: from now on it may be this one instead; ``free``: it may be
-any of those named, or gone.
+digest, size]: an fsync has just promised that content; ``also``: from now on it may be this one instead; ``free``: it
+may be any of those named, or gone.
 """
 
 from __future__ import annotations
@@ -54,8 +54,9 @@ def content(word: str, size: int = 700) -> bytes:
     return (line * (size // len(line) + 1))[:size]
 
 
-def digest(text: bytes) -> str:
-    return hashlib.sha256(text).hexdigest()
+def told(name: str, text: bytes) -> list[object]:
+    """What a mark says of a content."""
+    return [f"/{name}", hashlib.sha256(text).hexdigest(), len(text)]
 
 
 class File:
@@ -66,7 +67,7 @@ class File:
 
     def save(self, text: bytes, *, at: int | None = None, whole: bytes | None = None, sync: bool = True) -> None:
         """Writes the file anew, or ``text`` at an offset of what is there so that it becomes ``whole``; closes it."""
-        promised = [f"/{self.name}", digest(whole or text)]
+        promised = told(self.name, whole or text)
         mark(self.word, also=promised)
         flags = os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if at is None else 0)
         file = os.open(f"{POINT}/{self.name}", flags, 0o644)
@@ -77,7 +78,7 @@ class File:
         os.close(file)
 
     def cut(self, size: int, whole: bytes) -> None:
-        promised = [f"/{self.name}", digest(whole)]
+        promised = told(self.name, whole)
         mark(self.word, also=promised)
         file = os.open(f"{POINT}/{self.name}", os.O_RDWR)
         os.ftruncate(file, size)
@@ -86,7 +87,7 @@ class File:
         os.close(file)
 
     def rename(self, name: str, text: bytes) -> None:
-        promised = [f"/{name}", digest(text)]
+        promised = told(name, text)
         mark(self.word, also=promised)
         os.rename(f"{POINT}/{self.name}", f"{POINT}/{name}")
         self.name = name
@@ -111,7 +112,7 @@ def delivered() -> None:
         file = File(word)
         for version in (1, 2):
             text = content(f"{word} {version}", 9000)
-            mark(word, also=[f"/{word}", digest(text)], free=True)
+            mark(word, also=told(word, text), free=True)
             with open(f"{POINT}/{word}", "wb") as opened:
                 opened.write(text)
                 opened.flush()
@@ -148,8 +149,15 @@ def refused() -> None:
     replaced.save(content("replaced 2", 9000), sync=False)
     part = File("replaced.part")
     part.save(content("replaced 3", 9000), sync=False)
-    mark("replaced", also=["/replaced", digest(content("replaced 3", 9000))])
+    mark("replaced", also=told("replaced", content("replaced 3", 9000)))
     os.rename(f"{POINT}/replaced.part", f"{POINT}/replaced")
+    mark("on", also=told("on", content("on 1", 5000)))
+    with open(f"{POINT}/on", "wb", buffering=0) as file:
+        file.write(content("on 1", 5000))
+        os.fsync(file.fileno())
+        mark("on", only=told("on", content("on 1", 5000)))
+        mark("on", also=told("on", content("on 1", 5000) + b"more"))
+        file.write(b"more")
     gone = File("gone")
     gone.save(content("gone"))
     gone.remove()

@@ -74,14 +74,14 @@ def _calls(log: Path) -> Iterator[_Call]:
     begun: dict[bytes, tuple[bytes, int]] = {}
     with log.open("rb") as lines:
         for number, line in enumerate(lines):
-            start = number
+            text, start = line, number
             if (cut := _BEGUN.match(line)) is not None:
                 begun[cut[1]] = (line[: line.rindex(b" <unfinished")], number)
                 continue
             if (resumed := _RESUMED.match(line)) is not None:
                 first, start = begun.pop(resumed[1])
-                line = first + resumed[3] + b"\n"
-            whole = _LINE.match(line)
+                text = first + resumed[3] + b"\n"
+            whole = _LINE.match(text)
             if whole is not None and not whole[4].startswith((b"-", b"?")):
                 yield _Call(whole[2].decode(), whole[3], int(whole[4], 0), start, number)
 
@@ -135,9 +135,7 @@ class _Reader:
         directory, name = self._place(path)
         self._add(
             call,
-            Event(
-                "enter", inode=inode, directory=directory, name=name, is_directory=is_directory, path=_shown(path)
-            ),
+            Event("enter", inode=inode, directory=directory, name=name, is_directory=is_directory, path=_shown(path)),
         )
 
     def _unlink(self, call: _Call) -> None:
