@@ -133,7 +133,7 @@ def offline(state_dir: Path) -> Iterator[Offline]:
     try:
         clock = SystemClock()
         timing = Timing(settle=0, max_settle=0, delete_settle=0, open_settle=0)
-        journal = open_journal(state.journal, clock, timing)
+        journal = open_journal(state.journal, clock, timing, known=state.identity() is not None)
         log = FileEventLog(state.log, clock, events=state.events, root=_root(state))
         try:
             spool = FileSpool(state.spool, None)

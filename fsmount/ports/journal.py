@@ -93,6 +93,11 @@ class Journal(Protocol):
         """Takes back an rmdir that was never attempted; whether there was one."""
         ...
 
+    @property
+    def damage(self) -> str:
+        """Why nothing can be journalled any more, for a person; empty while it can."""
+        ...
+
     def durable(self) -> None:
         """Makes everything journalled so far survive power loss; blocks for one disk flush."""
 

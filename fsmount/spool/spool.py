@@ -140,6 +140,16 @@ class FileSpool:
         named: set[str] = {*digests, *drafts}
         return [_body_at(entry) for entry in self._files() if entry.name not in named]
 
+    def set_apart(self, bodies: Iterable[Body]) -> str:
+        """Moves files that no row names to where nothing removes them; the directory. Raises OSError."""
+        directory = os.path.join(os.path.dirname(self._bodies), "apart")
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        for body in bodies:
+            path = self._body_path(body.digest or Digest("")) if body.draft is None else self._draft_path(body.draft)
+            os.rename(path, os.path.join(directory, os.path.basename(path)))
+            self.room.give(body.size)
+        return directory
+
     def lasting(self, body: Body) -> bool:
         """Whether the body was synced, or is a former run's: of those it is not known, so they are taken for synced."""
         if body.draft is not None and not self._may_last(body.draft):
