@@ -18,6 +18,8 @@ from fsmount.spool import FileSpool
 
 RETENTION = 3600.0
 """Seconds between two looks for discarded ops whose time is over."""
+JUMP = 60.0
+"""Seconds by which the wall clock differs from what has passed, from which on it was set rather than corrected."""
 ROOM = 2.0
 """Seconds between two looks at how much the discarded bodies take."""
 RECOUNT = 60.0
@@ -67,8 +69,13 @@ class Upkeep:
             remove_released(leaving, self._journal, self._spool)
 
     async def _retain(self) -> None:
+        behind = self._clock.now() - self._clock.monotonic()
         while True:
             with suppress(FileError):  # a full disk: next time
+                jumped = self._clock.now() - self._clock.monotonic() - behind
+                if abs(jumped) > JUMP:
+                    self._journal.follow_clock(jumped)
+                    behind += jumped
                 gone = self._journal.purge_discarded(self._clock.now() - self.config.keep_discarded)
                 if gone:
                     self._log.note("op.purged", f"{gone} discarded ops were older than --keep-discarded")

@@ -73,6 +73,8 @@ class Database:
             self._configure()
             if found < SCHEMA_VERSION:
                 migrate(self.connection)
+                # So that the file is never without its tables, whatever becomes of the log.
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._check()
         except BaseException:
             self.connection.close()

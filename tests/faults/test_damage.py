@@ -41,7 +41,7 @@ def kept(mount: Mount) -> dict[Path, bytes]:
         path: path.read_bytes()
         for path in mount.state.rglob("*")
         if path.is_file() and (path.name.startswith("journal.db") or "spool" in path.parts)
-        if not path.name.endswith("-shm")
+        if not path.name.endswith("-shm") and not (path.name.endswith("-wal") and not path.stat().st_size)
     }
 
 
@@ -78,7 +78,7 @@ def test_a_damaged_journal_makes_the_mount_read_only_and_stays(mount: Mount, spo
     spoil(journal)
     before = kept(mount)
     done = mount.fsmount("writeback", "list", "--state-dir", str(mount.state))
-    assert done.returncode in (3, 5), "3 where there is no journal at all"
+    assert done.returncode == 5
     assert str(mount.state) in done.stderr
 
     mounting = mount.fsmount("mount", mount.remote, str(mount.point), "--state-dir", str(mount.state),
@@ -113,7 +113,7 @@ def test_a_damaged_log_loses_no_body(mount: Mount) -> None:
 
 
 def test_damaged_and_missing_bodies_concern_their_ops_alone(mount: Mount) -> None:
-    mount.umount()
+    mount.kill()
     one, two, _ = sorted((mount.state / "spool/drafts").iterdir())
     flip(one, 3)
     two.unlink()

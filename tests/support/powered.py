@@ -109,7 +109,6 @@ def sync(directory: str) -> None:
 def delivered() -> None:
     """What the remote has is promised by nobody any more."""
     for word in ("sent", "sent-again"):
-        file = File(word)
         for version in (1, 2):
             text = content(f"{word} {version}", 9000)
             mark(word, also=told(word, text), free=True)
@@ -118,7 +117,7 @@ def delivered() -> None:
                 opened.flush()
                 os.fsync(opened.fileno())
             sync(".relay")
-    file.remove()
+    File("sent-again").remove()
 
 
 def refused() -> None:
