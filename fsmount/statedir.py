@@ -393,7 +393,7 @@ def _is_remote(path: Path) -> bool:
 
 
 def _began(pid: int) -> int | None:
-    """When a program of this namespace began, in clock ticks since the boot; None if there is none: proc_pid_stat(5)."""
+    """When a program here began, in clock ticks since the boot; None if there is none. See proc_pid_stat(5)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
         return None if stat[0] == "Z" else int(stat[19])

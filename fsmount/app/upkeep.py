@@ -24,7 +24,7 @@ ROOM = 2.0
 """Seconds between two looks at how much the discarded bodies take."""
 RECOUNT = 60.0
 """Seconds between two looks where nothing more was given up: some may have been purged, or tried again."""
-GATHER = 0.5
+GATHER = 0.2
 """Seconds between two removals of bodies: each costs a flush of the journal."""
 
 
@@ -87,6 +87,7 @@ class Upkeep:
             changed = self._changed
             with suppress(FileError):
                 self._look_at_discarded()
+            await trio.to_thread.run_sync(self._journal.keep_reserve)
             await changed.wait()
             await trio.sleep(ROOM)
 

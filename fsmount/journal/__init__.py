@@ -49,6 +49,11 @@ class SqliteJournal(Renames, Intents, Sending, Decisions, Recovery, LocalNodes, 
         """Whether the log went on behind what could be read of it: rows may be missing that name bodies."""
         return self._db.lost_commits
 
+    def keep_reserve(self) -> None:
+        """Takes the reserve again that a full disk has cost, where there is room; may run in a thread."""
+        if self._db.reserve is not None:
+            self._db.reserve.fill()
+
     def durable(self) -> None:
         self._db.flush_to_disk()
 

@@ -16,6 +16,7 @@ from typing import Any
 
 from fsmount.errors import FileError, FsmountError, JournalDamaged, MachineLacks, StateError
 from fsmount.journal.migration import SCHEMA_VERSION, migrate
+from fsmount.journal.reserve import Reserve
 from fsmount.journal.wal import goes_on
 
 _KEEP = "keep the file: it may hold unsent writes; move the state directory aside to start without it"
@@ -34,6 +35,7 @@ class Database:
         self._depth = 0
         self._watchers: list[Callable[[], None]] = []
         self._files: list[tuple[str, int]] = []
+        self.reserve: Reserve | None = None
         self.version = 0
         self.damage = ""
         """Why nothing can be written; empty while it can."""
@@ -62,6 +64,7 @@ class Database:
             _sync(path.parent)
         for name in (os.fspath(path), f"{path}-wal"):
             self._files.append((name, os.stat(name).st_ino))
+        self.reserve = Reserve(path.with_name(f"{path.name}-reserve"))
 
     def _connect(self, place: Path | str, found: int) -> None:
         self.connection = sqlite3.connect(place, timeout=1.0, isolation_level=None, cached_statements=256)
@@ -122,6 +125,8 @@ class Database:
             yield
             return
         self._check_there()
+        if self.reserve is not None:
+            self.reserve.give_if_low()
         self._depth = 1
         try:
             self.connection.execute("BEGIN IMMEDIATE")

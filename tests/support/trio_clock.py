@@ -6,7 +6,7 @@ import trio
 
 
 class TrioClock:
-    """``monotonic`` is trio's time; ``now`` the same, counted from a fixed moment; ``jump`` sets it as a person would."""
+    """``monotonic`` is trio's time; ``now`` the same, counted from a fixed moment; ``jump`` sets it."""
 
     def __init__(self) -> None:
         self._began = 1_700_000_000.0
