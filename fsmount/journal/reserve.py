@@ -21,13 +21,12 @@ class Reserve:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._directory = os.fspath(path.parent)
-        self._held = False
-        self.fill()
+        self._held = path.exists() and path.stat().st_size >= SIZE
 
     def fill(self) -> None:
-        """Takes the room where there is more than twice as much; a few system calls where it has it."""
+        """Takes the room where there is more than twice as much. May run in a thread."""
         with suppress(OSError):
-            if self._free() < 2 * SIZE:
+            if self._held or self._free() < 2 * SIZE:
                 return
             descriptor = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
