@@ -1,13 +1,14 @@
 """The bytes that travel: sealing and checking our own, fetching the remote's.
 
 Invariant: no byte is sent whose length and digest are not those that the journal recorded. The journal knows the digest
-of a draft before the draft gets its name, so that a crash between the two finds the body again.
+of a draft before the draft gets its name, on the disk too where fsync was asked for, so that a crash between the two
+finds the body again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -100,8 +101,18 @@ def key_of(op: Op, digest: Digest) -> str:
     return f"{op.op_id}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
 
 
+async def recorded(batch: Iterable[Claimed], journal: Journal, spool: Spool) -> None:
+    """Before any of these is sealed: what the journal knows of the drafts that fsync promised is on the disk.
+
+    A checkpoint where there are such drafts.
+    """
+    bodies = [claimed.frozen or claimed.claim.op.body for claimed in batch]
+    if any(body is not None and body.draft is not None and spool.lasting(body) for body in bodies):
+        await trio.to_thread.run_sync(journal.durable)
+
+
 async def sealed(claimed: Claimed, journal: Journal, spool: Spool) -> Claim:
-    """The claim with its draft made a body; raises CorruptBody. A checkpoint where the draft is large."""
+    """The claim with its draft made a body, after ``recorded``; raises CorruptBody. A checkpoint where that is long."""
     claim = claimed.claim
     body = claim.op.body
     if body is None or body.draft is None:
@@ -111,6 +122,8 @@ async def sealed(claimed: Claimed, journal: Journal, spool: Spool) -> Claim:
         digest = expected.digest or await _in_thread(expected.size, lambda: _digest(spool.open(expected)))
         if (expected.size, digest) != (body.size, body.digest):
             claim = journal.sealed(claim, Body(size=expected.size, digest=digest, draft=draft))
+            if spool.lasting(expected):
+                await trio.to_thread.run_sync(journal.durable)
         found = await _in_thread(expected.size, lambda: spool.seal(draft, digest))
     except FileNotFoundError:
         found = await _already_sealed(spool, expected)

@@ -22,6 +22,7 @@ from fsmount.vfs.drafts import Drafts
 from fsmount.vfs.handles import Handle, OpenDraft
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.overlay import Ledger
+from fsmount.vfs.promised import sync_what_replaces
 from fsmount.vfs.shown import Shown, Unsent
 from fsmount.vfs.tree import Tree
 from fsmount.vfs.writethrough import WriteThrough
@@ -113,6 +114,7 @@ class Files:
         try:
             if handle.wrote and node.draft is not None:
                 await self.journal(node)
+                await self._know_digest(node)
                 self._leave(node, node.draft)
         finally:
             node.handles -= 1
@@ -243,15 +245,17 @@ class Files:
             await self.through.delivered(self._tree.path(node))
 
     async def fsync(self, number: int) -> None:
-        """As flush, and on the disk: body, directory and journal."""
-        await self.flush(number)
+        """As flush, and on the disk: body, directory and journal. The journal comes last, so that it never names bytes
+        that a power failure could take.
+        """
         node = self.handle(number).node
+        if node.draft is not None and not node.detached:
+            await trio.to_thread.run_sync(node.draft.draft.sync)
+        await self.flush(number)
         if node.detached:
             return
-        record = self._ledger.shown(self._tree.path(node))
-        if node.draft is not None:
-            await trio.to_thread.run_sync(node.draft.draft.sync)
-        elif record is not None and record.op.body is not None:
+        record = self._ledger.shown(self._tree.path(node)) if node.draft is None else None
+        if record is not None and record.op.body is not None:
             await trio.to_thread.run_sync(self._spool.sync, record.op.body)
         await trio.to_thread.run_sync(self._ledger.durable)
 
@@ -266,11 +270,28 @@ class Files:
             draft.dirty = False
             try:
                 body = await self._body(draft)
+                await sync_what_replaces(self._ledger, self._spool, self._tree.path(node), node.shown, body)
                 if self._recordable(node, draft):
                     self._record(node, draft, body)
             except BaseException:
                 draft.dirty = True
                 raise
+
+    async def _know_digest(self, node: Node) -> None:
+        """Before the last writer leaves: the journal knows the digest, also of what was not written front to back.
+
+        From then on the op may be sent by itself, and only by the digest is it known after a crash whether its bytes
+        are those that were written. Nobody waits for this: close(2) has returned. What was written meanwhile is another
+        writer's, who does the same.
+        """
+        draft = node.draft
+        if draft is None or draft.writers > 1 or not self._recordable(node, draft) or draft.draft.body.digest:
+            return
+        async with node.busy:
+            small = draft.draft.size <= INLINE
+            body = draft.draft.hashed() if small else await trio.to_thread.run_sync(draft.draft.hashed)
+            if node.draft is draft and not draft.dirty and self._recordable(node, draft):
+                self._record(node, draft, body)
 
     def _unrecorded(self, node: Node) -> OpenDraft | None:
         """The node's draft if it holds something that the journal does not know and has to."""
