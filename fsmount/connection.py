@@ -52,8 +52,8 @@ class Connection:
         self._probing = trio.Lock()
         self._stirred = trio.Event()
         self._watchers: list[Callable[[], None]] = []
-        self.feed = Feed.NONE
-        """How changes made elsewhere are learned; set by whoever reads the feed."""
+        self._feed = Feed.NONE
+        self._feed_watchers: list[Callable[[Feed, Feed], None]] = []
         self.limited_until = 0.0
         """Monotonic time before which nothing is to be sent, because the remote asked so."""
 
@@ -65,6 +65,18 @@ class Connection:
         if self._state is ConnectionState.ONLINE and self._clock.monotonic() < self.limited_until:
             return ConnectionState.LIMITED
         return self._state
+
+    @property
+    def feed(self) -> Feed:
+        """How changes made elsewhere are learned; set by whoever reads the feed."""
+        return self._feed
+
+    @feed.setter
+    def feed(self, feed: Feed) -> None:
+        before, self._feed = self._feed, feed
+        if feed is not before:
+            for changed in self._feed_watchers:
+                changed(before, feed)
 
     @property
     def usable(self) -> bool:
@@ -110,6 +122,10 @@ class Connection:
     def watch(self, changed: Callable[[], None]) -> None:
         """``changed`` is called at every change of the state; it must not block."""
         self._watchers.append(changed)
+
+    def watch_feed(self, changed: Callable[[Feed, Feed], None]) -> None:
+        """``changed`` is called with what the feed was and what it is now; it must not block."""
+        self._feed_watchers.append(changed)
 
     # what others have seen
 

@@ -8,6 +8,7 @@ FsmountError                      something a person is told in one line
 │   ├── Refusal                   an answer that is not 2xx, or one entry of a batch that failed
 │   └── InvalidAnswer             2xx, but not an answer of the protocol (a captive portal)
 ├── StateError            5       already mounted, locked, state of another remote or of a newer version
+│   └── JournalDamaged            the journal cannot be read, or is gone
 ├── TimedOut              6       a deadline passed
 ├── MachineLacks          7       this machine: /dev/fuse, fusermount3, a writable directory
 ├── FileError             1       a program's system call: carries the errno it gets
@@ -104,6 +105,10 @@ class StateError(FsmountError):
     """The state directory belongs to somebody or something else."""
 
     exit_code = 5
+
+
+class JournalDamaged(StateError):
+    """The journal cannot be read or is not there any more; nothing of it was changed."""
 
 
 class TimedOut(FsmountError):

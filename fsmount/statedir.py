@@ -42,6 +42,10 @@ class Holder(Struct, frozen=True, kw_only=True, rename="camel"):
     """Whether it is a mount's daemon rather than a short command."""
     drain: float = 0.0
     """How many seconds that daemon goes on delivering when it is told to end."""
+    boot: str = ""
+    """Which boot of the machine it runs in, and when in that boot it began, in clock ticks: no wall clock, which may
+    jump, has a say in whether it lives. Empty where an older version wrote this."""
+    began: int = 0
 
     @property
     def here(self) -> bool:
@@ -51,8 +55,10 @@ class Holder(Struct, frozen=True, kw_only=True, rename="camel"):
     @property
     def lives(self) -> bool:
         """Whether it is a program that runs here now, and not another one that has its pid by now."""
-        started = _started_at(self.pid) if self.here else None
-        return started is not None and started <= self.started_at + _CLOCK_SLACK
+        began = _began(self.pid) if self.here else None
+        if began is None or (self.boot and self.boot != _boot()):
+            return False
+        return began == self.began if self.boot else _at(began) <= self.started_at + _CLOCK_SLACK
 
     @property
     def advice(self) -> str:
@@ -112,9 +118,15 @@ class StateDirectory:
         self._broke = False
 
     def create(self) -> Self:
-        """Makes the directory (0700) where it is missing; raises MachineLacks where it cannot be made or written."""
+        """Makes the directory (0700) where it is missing, durably: what will be fsynced in it is found again.
+
+        Raises MachineLacks where it cannot be made or written.
+        """
+        missing = [one for one in (self.path, *self.path.parents) if not os.path.lexists(one)]
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            for made in missing:
+                _sync_names(made.parent)
         except OSError as error:
             raise self._unwritable(error) from error
         if not os.access(self.path, os.R_OK | os.W_OK | os.X_OK):
@@ -250,6 +262,8 @@ class StateDirectory:
             started_at=time.time(),
             serving=serving,
             drain=drain,
+            boot=_boot(),
+            began=_began(os.getpid()) or 0,
         )
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, msgspec.json.encode(holder) + b"\n", 0)
@@ -330,6 +344,7 @@ class StateDirectory:
                 file.flush()
                 os.fsync(file.fileno())
             scratch.replace(path)
+            _sync_names(self.path)
         except OSError as error:
             raise self._unwritable(error) from error
 
@@ -346,6 +361,15 @@ def _try_lock(descriptor: int, kind: int) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _sync_names(directory: Path) -> None:
+    """Makes the names in a directory survive power loss; raises OSError."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _names_in(directory: Path) -> frozenset[str]:
@@ -368,14 +392,26 @@ def _is_remote(path: Path) -> bool:
     return bool(holding) and max(holding, key=lambda line: len(line.mountpoint)).fstype in _REMOTE
 
 
-def _started_at(pid: int) -> float | None:
-    """When a program of this namespace began, UTC epoch seconds; None if there is none. See proc_pid_stat(5)."""
+def _began(pid: int) -> int | None:
+    """When a program here began, in clock ticks since the boot; None if there is none. See proc_pid_stat(5)."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        ago = time.clock_gettime(time.CLOCK_BOOTTIME) - int(stat[19]) / os.sysconf("SC_CLK_TCK")
+        return None if stat[0] == "Z" else int(stat[19])
     except (OSError, ValueError, IndexError):
         return None
-    return None if stat[0] == "Z" else time.time() - ago
+
+
+def _at(began: int) -> float:
+    """The same as UTC epoch seconds, by the clock as it is now."""
+    return time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + began / os.sysconf("SC_CLK_TCK")
+
+
+def _boot() -> str:
+    """The kernel's name of this boot (random(4)); empty where it tells none."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _pid_namespace() -> str:

@@ -103,6 +103,8 @@ class Beside(Struct, frozen=True, kw_only=True):
     """A person paused uploads."""
     refusing: bool
     """Uploads all but stopped, because so much was refused."""
+    damage: str = ""
+    """Why the mount can only read, where its journal is damaged or gone."""
     local: int
     """What only this mount has: directories, links, litter and attributes."""
     problems: tuple[Problem, ...]
@@ -228,7 +230,7 @@ def _health(identity: MountIdentity, state: ConnectionState, queue: Queue, besid
         return Health.OFFLINE
     if beside.paused:
         return Health.PAUSED
-    if queue.dead_letter or queue.blocked or queue.held or beside.refusing:
+    if queue.dead_letter or queue.blocked or queue.held or beside.refusing or beside.damage:
         return Health.FAILING
     return Health.BUSY if queue.pending or queue.sending else Health.OK
 
@@ -265,6 +267,7 @@ def _beside(facts: Facts, now: float, counts: Counts, dead: Sequence[Record]) ->
         dead_by_reason=facts.journal.dead_by_reason(),
         paused=facts.paused(),
         refusing=facts.refusing(),
+        damage=facts.journal.damage,
         local=counts.local,
         problems=tuple(facts.problems()),
         settings=facts.settings(),

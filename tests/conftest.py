@@ -8,7 +8,7 @@ from hypothesis import settings
 
 from tests.conformance import sections
 from tests.support.mount import mount
-from tests.support.server import relay_server
+from tests.support.server import RelayServer, relay_server
 
 __all__ = ["mount", "relay_server"]
 
@@ -25,6 +25,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     foreign.addoption("--relayfile-url", metavar="URL", default="", help="such as http://HOST:PORT")
     foreign.addoption("--relayfile-workspace", metavar="W", default="local", help="the workspace that the token opens")
     foreign.addoption("--relayfile-token", metavar="TOKEN", default="", help="a token with every scope")
+    parser.addoption("--no-extensions", action="store_true", help="mount servers that have only the plain API")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    RelayServer.extensions = not config.getoption("--no-extensions")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

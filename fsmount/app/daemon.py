@@ -12,16 +12,18 @@ import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import trio
+from msgspec.structs import replace
 
 from fsmount import __version__, registry
 from fsmount.app.beneath import names_beneath, problems_beneath
 from fsmount.app.commands import Decisions
 from fsmount.app.following import Following
 from fsmount.app.providers import Providers
-from fsmount.app.recovery import recover, unresolved
+from fsmount.app.recovery import opened, recover, unresolved
 from fsmount.app.reload import Reload, policy_of, timing_of
 from fsmount.app.settings import settings
 from fsmount.app.upkeep import Upkeep
@@ -32,9 +34,9 @@ from fsmount.connection import Connection
 from fsmount.errors import FsmountError, RemoteError, Unreachable
 from fsmount.eventlog import FileEventLog, LogHandler
 from fsmount.fuse import session
+from fsmount.fuse.notifier import KernelNotifier
 from fsmount.fuse.operations import Operations
-from fsmount.fuse.session import KernelNotifier
-from fsmount.journal import SqliteJournal, open_journal
+from fsmount.journal import SqliteJournal
 from fsmount.model import (
     CacheUse,
     MountIdentity,
@@ -56,8 +58,9 @@ from fsmount.vfs.control import ControlTree
 from fsmount.vfs.filesystem import Filesystem
 
 
-def run(config: Config, ready: Callable[[], None], reload: Callable[[], Config] | None = None) -> int:
-    """Mounts and serves until the mount is ended; the exit code. ``ready`` is called when the mount answers.
+def run(config: Config, ready: Callable[[str], None], reload: Callable[[], Config] | None = None) -> int:
+    """Mounts and serves until the mount is ended; the exit code. ``ready`` is called when the mount answers, with what
+    a person has to know of it, if anything.
 
     ``reload`` reads the configuration anew, for SIGHUP; it may raise FsmountError.
 
@@ -70,11 +73,11 @@ def run(config: Config, ready: Callable[[], None], reload: Callable[[], Config] 
     cache, registrations = Footprint(config.cache_dir), Footprint(registry.directory())
     known = answered = False
 
-    def answers() -> None:
+    def answers(warning: str) -> None:
         nonlocal answered
         answered = True
         state.settle()
-        ready()
+        ready(warning)
 
     try:
         state.create().lock(serving=True, drain=config.drain, break_lock=config.break_lock)
@@ -97,7 +100,7 @@ def _allow_descriptors() -> None:
 
 
 def _serve(
-    config: Config, state: StateDirectory, ready: Callable[[], None], reload: Callable[[], Config] | None
+    config: Config, state: StateDirectory, ready: Callable[[str], None], reload: Callable[[], Config] | None
 ) -> int:
     clock = SystemClock()
     log = FileEventLog(
@@ -109,13 +112,19 @@ def _serve(
         echo=config.foreground and config.debug,
     )
     logging.getLogger().addHandler(LogHandler(log, debug=config.debug))
-    journal = open_journal(state.journal, clock, timing_of(config))
+    journal = opened(state, str(config.remote), clock, timing_of(config))
     known = state.check_remote(str(config.remote), held=journal.rows())
     spool = FileSpool(state.spool, config.spool_limit)
-    recover(journal, spool, log)
+    warning = ""
+    if journal.damage:
+        config = replace(config, read_only=True)
+        warning = f"{journal.damage}; the mount is read-only, and the files stay as they are"
+        log.note("mount", warning, level="error")
+    else:
+        recover(journal, spool, log)
     journal.tell(log)
     try:
-        return trio.run(Daemon(config, state, clock, log, journal, spool, reload).main, known, ready)
+        return trio.run(Daemon(config, state, clock, log, journal, spool, reload).main, known, partial(ready, warning))
     finally:
         journal.close()
         log.close()
@@ -144,7 +153,7 @@ class Daemon:
             config.remote, config.credentials, timeout=config.timeout, log=log, problems=self._listed
         )
         self._connection = Connection(self._remote, clock, log)
-        self._kernel = KernelNotifier(log)
+        self._kernel = KernelNotifier()
         self._filesystem = Filesystem(
             config, journal, spool, self._cache, self._remote, self._connection, self._kernel, clock, log
         )
@@ -236,6 +245,7 @@ class Daemon:
                 for task in (self._stop_on_signal, self._connection.run, self._uploader.run, self._following.run):
                     nursery.start_soon(task)
                 nursery.start_soon(self._filesystem.arrivals.run)
+                nursery.start_soon(self._filesystem.contents.run)
                 nursery.start_soon(self._providers.run)
                 nursery.start_soon(self._upkeep.run)
                 nursery.start_soon(self._reload.on_hangup)
@@ -283,6 +293,8 @@ class Daemon:
     def _tell_beneath(self) -> None:
         """What programs wrote there while nothing was mounted is not hidden silently."""
         found = problems_beneath(self._config.mountpoint, self._beneath)
+        if self.journal.damage:
+            found.append(Problem(path=str(self._state.journal), why=self.journal.damage))
         self._filesystem.problems.beneath(found)
         for problem in found:
             self._log.note("mount", f"{problem.path}: {problem.why}", level="warning")
@@ -325,7 +337,6 @@ class Daemon:
             self._clock,
             self._log,
             timeout=self._config.timeout,
-            ttl=self._config.attr_ttl,
             state_dir=str(self._config.state_dir),
         )
 
@@ -346,7 +357,7 @@ class Daemon:
         left = unresolved(self.journal)
         unmounted = f"unmounted {self._config.mountpoint}; {left} ops are unresolved"
         self._log.note("mount", unmounted, details=Details(state="unmounted"))
-        if not left and not self.journal.counts().discarded:
+        if not left and not self.journal.counts().discarded and not self.journal.damage:
             registry.remove(str(self._config.mountpoint))
 
     def _listed(self, directory: RemotePath, problems: Sequence[Problem]) -> None:

@@ -125,7 +125,8 @@ def _root(state: StateDirectory) -> RemotePath:
 def offline(state_dir: Path) -> Iterator[Offline]:
     """The state directory, locked; raises NotFound where there is no journal, StateError where a daemon has it."""
     state = StateDirectory(state_dir)
-    if not state.journal.exists():
+    known = state.identity() is not None
+    if not known and not state.journal.exists():
         raise NotFound(
             f"{state_dir} holds no journal", hint="name a mount, or the directory that 'fsmount mount' printed"
         )
@@ -133,14 +134,16 @@ def offline(state_dir: Path) -> Iterator[Offline]:
     try:
         clock = SystemClock()
         timing = Timing(settle=0, max_settle=0, delete_settle=0, open_settle=0)
-        journal = open_journal(state.journal, clock, timing)
+        journal = open_journal(state.journal, clock, timing, known=known)
         log = FileEventLog(state.log, clock, events=state.events, root=_root(state))
         try:
             spool = FileSpool(state.spool, None)
             recover(journal, spool, log)
             journal.tell(log)
             yield Offline(state, journal, spool)
-            remove_released(journal, spool)
+            if leaving := journal.leaving():
+                journal.durable()
+                remove_released(leaving, journal, spool)
         finally:
             log.close()
             journal.close()

@@ -5,17 +5,35 @@ Invariant: whoever holds the lock has recovered the journal before looking at it
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from contextlib import suppress
 
+from fsmount.errors import JournalDamaged
 from fsmount.eventlog import FileEventLog
-from fsmount.journal import SqliteJournal
-from fsmount.model import DraftId
-from fsmount.ports import Details
+from fsmount.journal import SqliteJournal, open_journal, stand_in
+from fsmount.model import Body, DraftId, Timing
+from fsmount.ports import Clock, Details
 from fsmount.spool import FileSpool
+from fsmount.statedir import StateDirectory
+
+
+def opened(state: StateDirectory, remote: str, clock: Clock, timing: Timing) -> SqliteJournal:
+    """The journal of a state directory, for a daemon; raises StateError.
+
+    Where the one that belongs to this remote is damaged, its files stay as they are and an empty one stands in for it:
+    the mount can only read then, which ``damage`` tells.
+    """
+    identity = state.identity()
+    try:
+        return open_journal(state.journal, clock, timing, known=identity is not None)
+    except JournalDamaged as error:
+        if identity is None or identity.remote != remote:
+            raise
+        return stand_in(error.message, clock, timing)
 
 
 def recover(journal: SqliteJournal, spool: FileSpool, log: FileEventLog) -> None:
-    """What a daemon that ended in the middle left: drafts become dead letters, files that nothing refers to go."""
+    """What a daemon that ended in the middle left: drafts become dead letters, what nothing refers to is let go."""
 
     def size_of(draft_id: DraftId) -> int | None:
         try:
@@ -37,13 +55,22 @@ def recover(journal: SqliteJournal, spool: FileSpool, log: FileEventLog) -> None
                 level="warning",
                 details=Details(kind=record.op.kind, reason=record.reason, state=record.state),
             )
-    remove_released(journal, spool)
-    spool.sweep(*journal.bodies())
+    unnamed = spool.unnamed(*journal.bodies())
+    if journal.lost_commits and unnamed:
+        kept = spool.set_apart(unnamed)
+        log.note(
+            "mount",
+            f"the end of the journal could not be read, as after a power failure or on a damaged disk: {len(unnamed)}"
+            f" bodies that nothing in it names are kept in {kept}",
+            level="warning",
+        )
+    else:
+        journal.let_go(unnamed)
 
 
-def remove_released(journal: SqliteJournal, spool: FileSpool) -> None:
-    """Removes the bodies that no op needs any more; one that cannot be removed is swept at the next start."""
-    for body in journal.released():
+def remove_released(leaving: Collection[Body], journal: SqliteJournal, spool: FileSpool) -> None:
+    """After ``durable``: removes those that no op has come to need since; what cannot be removed is left to a start."""
+    for body in journal.released(leaving):
         with suppress(OSError):
             spool.remove(body)
 

@@ -18,11 +18,14 @@ from fsmount.spool import FileSpool
 
 RETENTION = 3600.0
 """Seconds between two looks for discarded ops whose time is over."""
+JUMP = 60.0
+"""Seconds by which the wall clock differs from what has passed, from which on it was set rather than corrected."""
 ROOM = 2.0
 """Seconds between two looks at how much the discarded bodies take."""
 RECOUNT = 60.0
 """Seconds between two looks where nothing more was given up: some may have been purged, or tried again."""
-_GATHER = 0.05
+GATHER = 0.2
+"""Seconds between two removals of bodies: each costs a flush of the journal."""
 
 
 class Upkeep:
@@ -51,16 +54,28 @@ class Upkeep:
         changed.set()
 
     async def _sweep(self) -> None:
-        """Removes bodies that no op needs any more."""
+        """Removes bodies that no op needs any more; the first are those that a former run left."""
         while True:
             changed = self._changed
-            remove_released(self._journal, self._spool)
+            with suppress(OSError):  # a disk that cannot be synced: next time
+                await self._remove_released()
             await changed.wait()
-            await trio.sleep(_GATHER)
+            await trio.sleep(GATHER)
+
+    async def _remove_released(self) -> None:
+        leaving = self._journal.leaving()
+        if leaving:
+            await trio.to_thread.run_sync(self._journal.durable)
+            remove_released(leaving, self._journal, self._spool)
 
     async def _retain(self) -> None:
+        behind = self._clock.now() - self._clock.monotonic()
         while True:
             with suppress(FileError):  # a full disk: next time
+                jumped = self._clock.now() - self._clock.monotonic() - behind
+                if abs(jumped) > JUMP:
+                    self._journal.follow_clock(jumped)
+                    behind += jumped
                 gone = self._journal.purge_discarded(self._clock.now() - self.config.keep_discarded)
                 if gone:
                     self._log.note("op.purged", f"{gone} discarded ops were older than --keep-discarded")
@@ -72,6 +87,7 @@ class Upkeep:
             changed = self._changed
             with suppress(FileError):
                 self._look_at_discarded()
+            await trio.to_thread.run_sync(self._journal.keep_reserve)
             await changed.wait()
             await trio.sleep(ROOM)
 

@@ -13,14 +13,22 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NoReturn, Protocol
 
 import msgspec
 from msgspec import Struct
 
 from fsmount.errors import FsmountError, TimedOut
+from fsmount.render.escape import escape
 
-Serve = Callable[[Callable[[], None]], int]
+
+class Ready(Protocol):
+    """What a server calls when everything is ready, with what a person has to know of it all the same."""
+
+    def __call__(self, warning: str = "") -> None: ...
+
+
+Serve = Callable[[Ready], int]
 """Runs until the end; calls its argument once when everything is ready; returns the exit code."""
 
 
@@ -29,6 +37,7 @@ class Report(Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     pid: int = 0
     ready: bool = False
+    warning: str = ""
     message: str = ""
     hint: str | None = None
     code: int = 0
@@ -89,11 +98,11 @@ def _serve(serve: Serve, writer: int) -> NoReturn:
     _tell(writer, Report(pid=os.getpid()))
     told = False
 
-    def ready() -> None:
+    def ready(warning: str = "") -> None:
         nonlocal told
         if not told:
             told = True
-            _tell(writer, Report(ready=True))
+            _tell(writer, Report(ready=True, warning=warning))
             os.close(writer)
 
     try:
@@ -133,6 +142,7 @@ def _await_ready(reader: int, deadline: float, patience: float, log: str) -> int
             for line in lines:
                 report = msgspec.json.decode(line, type=Report)
                 if report.ready:
+                    warn(report.warning)
                     return pid
                 if report.code:
                     raise StartFailed(report)
@@ -141,6 +151,12 @@ def _await_ready(reader: int, deadline: float, patience: float, log: str) -> int
     except (TimedOut, KeyboardInterrupt):
         _end(pid)
         raise
+
+
+def warn(warning: str) -> None:
+    """Says on stderr what a person has to know of a mount that was made all the same; nothing where that is empty."""
+    if warning:
+        print(f"fsmount: warning: {escape(warning)}", file=sys.stderr)
 
 
 def _end(pid: int) -> None:

@@ -16,7 +16,7 @@ import click
 from msgspec.structs import replace
 
 from fsmount.cli.checks import check_apart, check_machine, check_mountpoint
-from fsmount.cli.daemon import launch
+from fsmount.cli.daemon import Ready, launch, warn
 from fsmount.cli.fstab import PREFIX
 from fsmount.cli.options import Options, mount_options
 from fsmount.cli.precedence import MountCommand, absolute, here
@@ -189,11 +189,15 @@ def _reading_again(config: Config) -> Callable[[], Config]:
 def _in_foreground(config: Config, again: Callable[[], Config]) -> int:
     from fsmount.app.daemon import run
 
-    return run(config, lambda: _tell(config, os.getpid()), again)
+    def ready(warning: str) -> None:
+        warn(warning)
+        _tell(config, os.getpid())
+
+    return run(config, ready, again)
 
 
 def _in_background(config: Config, again: Callable[[], Config]) -> int:
-    def serve(ready: Callable[[], None]) -> int:
+    def serve(ready: Ready) -> int:
         from fsmount.app.daemon import run
 
         return run(config, ready, again)

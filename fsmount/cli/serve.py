@@ -50,14 +50,22 @@ from fsmount.errors import UsageError
     show_default=True,
     help="Answer 413 to a longer request.",
 )
+@click.option(
+    "--extensions/--no-extensions",
+    default=True,
+    show_default=True,
+    help="Offer what only this server has: exact sizes, a status per file of a batch, raw bytes of any length.",
+)
 def serve(
     data: Path | None,
     listen: str,
     workspace: str,
     rules: Path | None,
     jwks: str | None,
+    *,
     rate_limit: int,
     body_cap: int,
+    extensions: bool,
 ) -> int:
     """Run a relayfile-compatible server, for tests, trials and demonstrations.
 
@@ -104,6 +112,7 @@ def serve(
             jwks=jwks,
             rate_limit=rate_limit,
             body_cap=body_cap,
+            extensions=extensions,
         )
     )
 

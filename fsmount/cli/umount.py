@@ -21,7 +21,7 @@ from fsmount.cli.child import in_child
 from fsmount.cli.holders import HeldBy, holders, mounted_below
 from fsmount.cli.queue import Numbers, opened, status_of
 from fsmount.cli.target import Target, find, state_dir_instead_of
-from fsmount.errors import FsmountError, MachineLacks, NotFound, StateError, TimedOut, UsageError
+from fsmount.errors import FsmountError, JournalDamaged, MachineLacks, NotFound, StateError, TimedOut, UsageError
 from fsmount.render.escape import counted, escape
 from fsmount.statedir import Holder, StateDirectory
 
@@ -163,7 +163,10 @@ def _detach(mountpoint: str, *, lazy: bool) -> bool:
 
 def _farewell(target: Target) -> str:
     """What was done and what remains; forgets the mount if that is nothing."""
-    numbers = _remaining(target)
+    try:
+        numbers = _remaining(target)
+    except JournalDamaged as error:
+        return f"unmounted {target}; what waits cannot be told: {escape(error.message)}"
     if numbers is None:
         return f"unmounted {target}"
     if not numbers.unsent and not numbers.held and not numbers.dead_letter:
@@ -187,7 +190,10 @@ def _remaining(target: Target) -> Numbers | None:
 
 
 def _left_of(target: Target) -> str | None:
-    numbers = _remaining(target)
+    try:
+        numbers = _remaining(target)
+    except JournalDamaged as error:
+        return error.message
     if numbers is None:
         return None
     held = f"{counted(numbers.unsent + numbers.held, 'op')} and {counted(numbers.dead_letter, 'dead letter')}"

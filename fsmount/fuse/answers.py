@@ -1,11 +1,13 @@
 """What every request handler needs: the parts of the mount, errno of errors, attributes of nodes.
 
-Invariant: a node that is told to the kernel is counted as known to it, and only then.
+Invariant: a node that is told to the kernel is counted as known to it, and only then. What the kernel is promised is
+looked up when it is told, with no checkpoint between (see ``vfs.promises``).
 """
 
 from __future__ import annotations
 
 import errno
+from contextlib import AbstractContextManager
 
 import pyfuse3
 
@@ -13,7 +15,8 @@ from fsmount.errors import FileError
 from fsmount.fuse.attributes import entry_attributes
 from fsmount.fuse.errno import errno_of
 from fsmount.fuse.names import decoded
-from fsmount.model import Attr, Ino
+from fsmount.fuse.notifier import KernelNotifier
+from fsmount.model import Ino
 from fsmount.ports import EventLog
 from fsmount.vfs.control import CONTROL_ROOT, ControlTree
 from fsmount.vfs.filesystem import Filesystem
@@ -22,19 +25,20 @@ from fsmount.vfs.overlay import RELAY
 
 
 class Answers(pyfuse3.Operations):
-    """``ttl`` is how long the kernel may answer by itself, ``timeout`` the deadline; seconds."""
+    """``timeout`` is the deadline of a request; seconds."""
 
     def __init__(
-        self, filesystem: Filesystem, control: ControlTree, log: EventLog, *, timeout: float, ttl: float
-    ) -> None:  # fmt: skip
+        self, filesystem: Filesystem, control: ControlTree, kernel: KernelNotifier, log: EventLog, *, timeout: float
+    ) -> None:
         super().__init__()
         self._fs = filesystem
+        self._kernel = kernel
+        self._promises = filesystem.promises
         self._tree = filesystem.tree
         self._files = filesystem.files
         self._control = control
         self._log = log
         self.timeout = timeout
-        self._ttl = ttl
 
     def errno_for(self, error: Exception, request: str) -> int:
         """The errno of an error; one that nobody foresaw is logged."""
@@ -46,11 +50,16 @@ class Answers(pyfuse3.Operations):
             self._log.note("request.failed", f"{request}: {error}", level="warning")
         return code
 
-    def _entry(self, attr: Attr) -> pyfuse3.EntryAttributes:
-        return entry_attributes(attr, 0 if attr.ino >= CONTROL else self._ttl)
+    def locked(self, directory: int) -> AbstractContextManager[None]:
+        """While a request is answered during which the kernel holds the lock of the directory."""
+        return self._kernel.locked(directory)
 
     async def _node_entry(self, node: Node) -> pyfuse3.EntryAttributes:
-        return self._entry(self._tree.quick_attr(node) or await self._tree.attr(node))
+        """Promises nothing where the size had to be waited for: what the node was looked up from may be old by now."""
+        attr = self._tree.quick_attr(node)
+        if attr is None:
+            return entry_attributes(await self._tree.attr(node), 0)
+        return entry_attributes(attr, self._promises.of(node))
 
     async def _looked_up(self, node: Node) -> pyfuse3.EntryAttributes:
         """The answer by which the kernel knows the node once more; it stays here while its size is fetched."""

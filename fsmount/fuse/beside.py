@@ -14,7 +14,7 @@ import pyfuse3
 
 from fsmount.errors import FileError
 from fsmount.fuse.answers import Answers
-from fsmount.fuse.deadline import handler
+from fsmount.fuse.deadline import handler, in_directory
 from fsmount.fuse.names import decoded
 from fsmount.model import Ino
 from fsmount.vfs.inodes import CONTROL
@@ -23,7 +23,7 @@ from fsmount.vfs.inodes import CONTROL
 class Beside(Answers):
     """Links, special files and extended attributes."""
 
-    @handler
+    @in_directory
     async def symlink(
         self, parent_inode: int, name: bytes, target: bytes, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -38,9 +38,10 @@ class Beside(Answers):
 
     @handler
     async def link(self, inode: int, new_parent_inode: int, new_name: bytes, ctx: object) -> pyfuse3.EntryAttributes:
-        raise await self._refusal(new_parent_inode, new_name, "link")
+        with self.locked(new_parent_inode):
+            raise await self._refusal(new_parent_inode, new_name, "link")
 
-    @handler
+    @in_directory
     async def mknod(
         self, parent_inode: int, name: bytes, mode: int, rdev: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:  # fmt: skip

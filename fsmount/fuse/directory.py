@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from fsmount.errors import RemoteError
 from fsmount.model import Attr, Ino
-from fsmount.vfs.inodes import Node
+from fsmount.vfs.inodes import CONTROL, Node
 from fsmount.vfs.listings import NOTHING
 from fsmount.vfs.shown import Shown
 
@@ -30,3 +30,8 @@ class Directory:
         self.failure: RemoteError | None = None
         self.listing = NOTHING
         self.stamp = (0, 0)
+
+    @property
+    def ino(self) -> int:
+        """Its inode's number."""
+        return self.node.ino if self.node is not None else self.control or CONTROL

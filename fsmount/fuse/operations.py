@@ -18,11 +18,11 @@ import trio
 from fsmount.errors import FileError, RemoteError
 from fsmount.fuse.attributes import absent, entry_attributes
 from fsmount.fuse.beside import Beside
-from fsmount.fuse.deadline import handler, within
+from fsmount.fuse.deadline import handler, in_directory, within
 from fsmount.fuse.directory import Directory
 from fsmount.fuse.errno import errno_of
 from fsmount.fuse.names import decoded, encoded
-from fsmount.fuse.session import KernelNotifier
+from fsmount.fuse.notifier import KernelNotifier
 from fsmount.model import Attr, Ino
 from fsmount.ports import Clock, EventLog
 from fsmount.vfs.control import CONTROL_ROOT, ControlTree
@@ -44,17 +44,16 @@ SYNC_TIMEOUTS = 4
 
 
 class Operations(Beside):
-    """See the module. ``ttl`` is how long the kernel may answer by itself, ``timeout`` the deadline; seconds."""
+    """See the module. ``timeout`` is the deadline of a request; seconds."""
 
     enable_writeback_cache = False
     supports_dot_lookup = False
 
     def __init__(
         self, filesystem: Filesystem, control: ControlTree, kernel: KernelNotifier, clock: Clock, log: EventLog, *,
-        timeout: float, ttl: float, state_dir: str,
+        timeout: float, state_dir: str,
     ) -> None:  # fmt: skip
-        super().__init__(filesystem, control, log, timeout=timeout, ttl=ttl)
-        self._kernel = kernel
+        super().__init__(filesystem, control, kernel, log, timeout=timeout)
         self._clock = clock
         self._state_dir = state_dir
         self._directories: dict[int, Directory] = {}
@@ -63,23 +62,23 @@ class Operations(Beside):
 
     # attributes
 
-    @handler
+    @in_directory
     async def lookup(self, parent_inode: int, name: bytes, ctx: object) -> pyfuse3.EntryAttributes:
         text = decoded(name)
         if parent_inode >= CONTROL:
-            return self._entry(self._control.lookup(Ino(parent_inode), text))
+            return entry_attributes(self._control.lookup(Ino(parent_inode), text), 0)
         if parent_inode == ROOT_INO and text == RELAY:
-            return self._entry(self._control.root())
+            return entry_attributes(self._control.root(), 0)
         parent = self._tree.inodes.get(parent_inode)
         node = await self._tree.find(parent, text)
         if node is None:
-            return absent(self._ttl)
+            return absent(self._promises.of_absence(parent, text))
         return await self._looked_up(node)
 
     @handler
     async def getattr(self, inode: int, ctx: object) -> pyfuse3.EntryAttributes:
         if inode >= CONTROL:
-            return self._entry(self._control.getattr(Ino(inode)))
+            return entry_attributes(self._control.getattr(Ino(inode)), 0)
         node = self._tree.inodes.get(inode)
         await self._tree.refresh(node)
         return await self._node_entry(node)
@@ -90,9 +89,9 @@ class Operations(Beside):
     ) -> pyfuse3.EntryAttributes:  # fmt: skip
         if inode >= CONTROL:
             truncated = fields.update_size and attr.st_size == 0
-            return self._entry(self._control.setattr(Ino(inode), truncated=truncated))
+            return entry_attributes(self._control.setattr(Ino(inode), truncated=truncated), 0)
         node = self._tree.inodes.get(inode)
-        changed = await self._fs.setattr(
+        await self._fs.setattr(
             node,
             mode=attr.st_mode & 0o7777 if fields.update_mode else None,
             uid=attr.st_uid if fields.update_uid else None,
@@ -101,7 +100,7 @@ class Operations(Beside):
             size=attr.st_size if fields.update_size else None,
             handle=fh,
         )
-        return self._entry(changed)
+        return await self._node_entry(node)
 
     async def forget(self, inode_list: Sequence[tuple[int, int]]) -> None:
         for inode, lookups in inode_list:
@@ -124,12 +123,17 @@ class Operations(Beside):
     @handler
     async def readdir(self, fh: int, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         directory = self._directories[fh]
+        with self.locked(directory.ino):
+            await self._reply_names(directory, start_id, token)
+
+    async def _reply_names(self, directory: Directory, start_id: int, token: pyfuse3.ReaddirToken) -> None:
         if start_id == 0:
             await self._read_names(directory)
         if start_id < 2 and not await self._reply_dots(directory, start_id, token):
             return
+        lasting = self._promises.names_in(directory.node) if directory.node is not None else 0.0
         for index in range(max(0, start_id - 2), len(directory.names)):
-            if not await self._reply_name(directory, index, token):
+            if not self._reply_name(directory, index, token, lasting):
                 return
         if directory.failure is not None and start_id >= 2 + len(directory.names):
             raise directory.failure
@@ -145,7 +149,7 @@ class Operations(Beside):
         directory.listing, directory.stamp = self._tree.held(node), self._tree.stamp
         # A directory is listed in time, whatever its sizes cost: those not fetched by then are asked for by ``stat``.
         with trio.move_on_after(self.timeout / 2):
-            await self._tree.measure(names)
+            await self._tree.measure(node, names)
         shown = node.ino == ROOT_INO and not self._control.hidden
         directory.names = [(RELAY, self._control.root()), *names] if shown else names
 
@@ -161,19 +165,20 @@ class Operations(Beside):
             for n, (name, entry) in enumerate(names[start_id:])
         )
 
-    async def _reply_name(self, directory: Directory, index: int, token: pyfuse3.ReaddirToken) -> bool:
+    def _reply_name(self, directory: Directory, index: int, token: pyfuse3.ReaddirToken, lasting: float) -> bool:
         name, found = directory.names[index]
         parent = directory.node
         if isinstance(found, Attr) or parent is None:
             known = found if isinstance(found, Attr) else self._control.root()
-            return pyfuse3.readdir_reply(token, encoded(name), self._entry(known), index + 3)
+            return pyfuse3.readdir_reply(token, encoded(name), entry_attributes(known, 0), index + 3)
         changed = directory.stamp != self._tree.stamp
         current = self._tree.look(parent, name, directory.listing) if changed else found
         node = self._tree.bind(parent, name, current)
         if node is None or current is None:
             return True
         attr = self._tree.quick_attr(node)
-        entry = self._entry(attr) if attr is not None else entry_attributes(self._unmeasured(node, current), 0)
+        known = attr if attr is not None else self._unmeasured(node, current)
+        entry = entry_attributes(known, lasting if attr is not None else 0)
         if pyfuse3.readdir_reply(token, encoded(name), entry, index + 3):
             node.lookups += 1
             return True
@@ -209,7 +214,7 @@ class Operations(Beside):
         elif control == CONTROL_ROOT:
             await self._control.sync()
 
-    @handler
+    @in_directory
     async def mkdir(
         self, parent_inode: int, name: bytes, mode: int, ctx: pyfuse3.RequestContext
     ) -> pyfuse3.EntryAttributes:
@@ -217,16 +222,16 @@ class Operations(Beside):
         node = await self._fs.mkdir(parent, text, mode=mode & ~ctx.umask & 0o7777, uid=ctx.uid, gid=ctx.gid)
         return await self._looked_up(node)
 
-    @handler
+    @in_directory
     async def rmdir(self, parent_inode: int, name: bytes, ctx: object) -> None:
         await self._fs.rmdir(*self._parent(parent_inode, name, "rmdir"))
 
-    @handler
+    @in_directory
     async def unlink(self, parent_inode: int, name: bytes, ctx: object) -> None:
         await self._fs.unlink(*self._parent(parent_inode, name, "unlink"))
         self._control.changed()
 
-    @handler
+    @in_directory
     async def rename(
         self, parent_inode_old: int, name_old: bytes, parent_inode_new: int, name_new: bytes, flags: int, ctx: object
     ) -> None:  # fmt: skip
@@ -238,12 +243,13 @@ class Operations(Beside):
         to_parent, new = self._parent(parent_inode_new, name_new, "rename")
         if flags & ~RENAME_NOREPLACE:
             raise FileError(errno.EINVAL, "names cannot be exchanged")
-        await self._fs.rename(parent, old, to_parent, new, replace_target=not flags & RENAME_NOREPLACE)
+        with self.locked(parent_inode_new):
+            await self._fs.rename(parent, old, to_parent, new, replace_target=not flags & RENAME_NOREPLACE)
         self._control.changed()
 
     # files
 
-    @handler
+    @in_directory
     async def create(
         self, parent_inode: int, name: bytes, mode: int, flags: int, ctx: pyfuse3.RequestContext
     ) -> tuple[pyfuse3.FileInfo, pyfuse3.EntryAttributes]:  # fmt: skip

@@ -24,7 +24,7 @@ from fsmount.journal.telling import Telling
 from fsmount.model import Timing
 from fsmount.ports import Clock
 
-__all__ = ["SCHEMA_VERSION", "SqliteJournal", "open_journal"]
+__all__ = ["SCHEMA_VERSION", "SqliteJournal", "open_journal", "stand_in"]
 
 
 class SqliteJournal(Renames, Intents, Sending, RemoteRenames, Recovery, LocalNodes, Telling, Facts):
@@ -40,6 +40,20 @@ class SqliteJournal(Renames, Intents, Sending, RemoteRenames, Recovery, LocalNod
         """What is journalled from now on settles for so long."""
         self._timing = timing
 
+    @property
+    def damage(self) -> str:
+        return self._db.damage
+
+    @property
+    def lost_commits(self) -> bool:
+        """Whether the log went on behind what could be read of it: rows may be missing that name bodies."""
+        return self._db.lost_commits
+
+    def keep_reserve(self) -> None:
+        """Takes the reserve again that a full disk has cost, where there is room; may run in a thread."""
+        if self._db.reserve is not None:
+            self._db.reserve.fill()
+
     def durable(self) -> None:
         self._db.flush_to_disk()
 
@@ -47,9 +61,16 @@ class SqliteJournal(Renames, Intents, Sending, RemoteRenames, Recovery, LocalNod
         self._db.close()
 
 
-def open_journal(path: Path, clock: Clock, timing: Timing) -> SqliteJournal:
-    """Opens the journal at ``path``, making it if it is not there.
+def open_journal(path: Path, clock: Clock, timing: Timing, *, known: bool = False) -> SqliteJournal:
+    """Opens the journal at ``path``, making it if it is not there, unless it is ``known`` to have been.
 
-    Raises StateError if it is damaged or was written by a newer version; the file is then left as it is.
+    Raises JournalDamaged, or StateError if it was written by a newer version; the file is then left as it is.
     """
-    return SqliteJournal(Database(path), clock, timing)
+    return SqliteJournal(Database(path, known=known), clock, timing)
+
+
+def stand_in(damage: str, clock: Clock, timing: Timing) -> SqliteJournal:
+    """An empty journal in memory for a mount that can only read, because its own is damaged."""
+    database = Database(None)
+    database.damage = damage
+    return SqliteJournal(database, clock, timing)

@@ -14,33 +14,61 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fsmount.errors import FileError, StateError
+from fsmount.errors import FileError, FsmountError, JournalDamaged, MachineLacks, StateError
 from fsmount.journal.migration import SCHEMA_VERSION, migrate
+from fsmount.journal.reserve import Reserve
+from fsmount.journal.wal import goes_on
+
+_KEEP = "keep the file: it may hold unsent writes; move the state directory aside to start without it"
+_NOT_ALLOWED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH)
 
 
 class Database:
-    """The connection. WAL with ``synchronous=NORMAL``: a commit survives the process, ``flush_to_disk`` the power."""
+    """The connection. WAL with ``synchronous=NORMAL``: a commit survives the process, ``flush_to_disk`` the power.
 
-    def __init__(self, path: Path) -> None:
+    ``known``: the journal has been there before, so that a missing or empty one is damaged and not new. With a path of
+    None it is kept in memory, and nothing of it lasts.
+    """
+
+    def __init__(self, path: Path | None, *, known: bool = False) -> None:
         self._path = path
         self._depth = 0
         self._watchers: list[Callable[[], None]] = []
+        self._files: list[tuple[str, int]] = []
+        self.reserve: Reserve | None = None
         self.version = 0
-        fresh = not path.exists()
+        self.damage = ""
+        """Why nothing can be written; empty while it can."""
+        self.lost_commits = False
+        """The write-ahead log goes on behind what could be read of it: it was damaged, or the power failed."""
+        if path is None:
+            self._connect(":memory:", 0)
+        else:
+            self._begin(path, known=known)
+
+    def _begin(self, path: Path, *, known: bool) -> None:
         try:
-            found = 0 if fresh else _schema_of(path)
+            found, self.lost_commits = _looked_at(path) if path.exists() else (0, False)
             if found > SCHEMA_VERSION:
                 raise StateError(
                     f"{path} was written by a newer fsmount (schema {found}, this one knows {SCHEMA_VERSION})",
                     hint="use that version; nothing was changed",
                 )
-            self.connection = sqlite3.connect(path, timeout=1.0, isolation_level=None, cached_statements=256)
-            self._open(found)
+            if known and not found:
+                raise JournalDamaged(f"the journal {path} is {'empty' if path.exists() else 'gone'}", hint=_KEEP)
+            self._connect(path, found)
         except sqlite3.Error as error:
             raise _unreadable(path, error) from error
-        if fresh:
+        if found == 0:
             os.chmod(path, 0o600)
             _sync(path.parent)
+        for name in (os.fspath(path), f"{path}-wal"):
+            self._files.append((name, os.stat(name).st_ino))
+        self.reserve = Reserve(path.with_name(f"{path.name}-reserve"))
+
+    def _connect(self, place: Path | str, found: int) -> None:
+        self.connection = sqlite3.connect(place, timeout=1.0, isolation_level=None, cached_statements=256)
+        self._open(found)
 
     def _open(self, found: int) -> None:
         try:
@@ -48,6 +76,8 @@ class Database:
             self._configure()
             if found < SCHEMA_VERSION:
                 migrate(self.connection)
+                # So that the file is never without its tables, whatever becomes of the log.
+                self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
             self._check()
         except BaseException:
             self.connection.close()
@@ -73,9 +103,17 @@ class Database:
         problem = self.connection.execute("PRAGMA quick_check(1)").fetchone()[0]
         self.connection.execute("PRAGMA ignore_check_constraints=OFF")
         if problem != "ok":
-            raise StateError(
-                f"the journal {self._path} is damaged: {problem}", hint="keep the file: it may hold unsent writes"
-            )
+            raise JournalDamaged(f"the journal {self._path} is damaged: {problem}", hint=_KEEP)
+
+    def _check_there(self) -> None:
+        """Raises FileError EIO where somebody has removed or replaced the files: what is written now would vanish."""
+        try:
+            if all(os.stat(name).st_ino == inode for name, inode in self._files):
+                return
+        except OSError:
+            pass
+        self.damage = f"the journal {self._path} was removed or replaced while it was in use"
+        raise FileError(errno.EIO, self.damage)
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
@@ -86,6 +124,9 @@ class Database:
         if self._depth:
             yield
             return
+        self._check_there()
+        if self.reserve is not None:
+            self.reserve.give_if_low()
         self._depth = 1
         try:
             self.connection.execute("BEGIN IMMEDIATE")
@@ -97,8 +138,10 @@ class Database:
                     self.connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            full = getattr(error, "sqlite_errorcode", 0) == sqlite3.SQLITE_FULL
-            raise FileError(errno.ENOSPC if full else errno.EIO, f"the journal {self._path}: {error}") from error
+            code, said = getattr(error, "sqlite_errorcode", 0) & 0xFF, f"the journal {self._path}: {error}"
+            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+                self.damage = said
+            raise FileError(errno.ENOSPC if code == sqlite3.SQLITE_FULL else errno.EIO, said) from error
         finally:
             self._depth = 0
         self.version += 1
@@ -128,7 +171,8 @@ class Database:
         Commits stand in the write-ahead log, and syncing that file is what ``synchronous=FULL`` would do at each of
         them; frames that a checkpoint moved on were synced by the checkpoint (https://sqlite.org/wal.html).
         """
-        _sync(self._path.with_name(self._path.name + "-wal"))
+        if self._path is not None:
+            _sync(self._path.with_name(self._path.name + "-wal"))
 
     def close(self) -> None:
         self.connection.close()
@@ -137,28 +181,42 @@ class Database:
 def schema_of(path: Path) -> int:
     """The schema version of a journal that nobody has open; raises StateError where it cannot be read."""
     try:
-        return _schema_of(path)
+        return _looked_at(path)[0]
     except sqlite3.Error as error:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: sqlite3.Error) -> StateError:
+def _unreadable(path: Path, error: sqlite3.Error) -> FsmountError:
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
         return StateError(
             f"another program of this machine, perhaps in a container, has the journal {path} open",
             hint="unmount it there, or end that program",
         )
-    return StateError(
-        f"the journal {path} cannot be read: {error}",
-        hint="keep the file: it may hold unsent writes; move the state directory aside to start without it",
-    )
+    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_ALLOWED:
+        hint = "make it, and its directory, readable and writable for you"
+        return MachineLacks(f"the journal {path} cannot be opened: {error}", hint=hint)
+    return JournalDamaged(f"the journal {path} cannot be read: {error}", hint=_KEEP)
 
 
-def _schema_of(path: Path) -> int:
-    """The file's schema version, read without changing a byte of it; 0 for an empty file."""
-    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)
+def _looked_at(path: Path) -> tuple[int, bool]:
+    """The file's schema version, 0 for an empty file, and whether its log goes on behind what SQLite reads of it.
+
+    Not a byte of them is changed.
+    """
     try:
-        return int(connection.execute("PRAGMA user_version").fetchone()[0])
+        return _look(path, "ro")
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise
+    # The power failed in the first transaction of all, which alone is not in the write-ahead log: SQLite undoes it.
+    return _look(path, "rw")
+
+
+def _look(path: Path, mode: str) -> tuple[int, bool]:
+    connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
+    try:
+        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
+        return version, goes_on(path)
     finally:
         connection.close()
 

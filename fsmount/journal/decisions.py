@@ -156,6 +156,11 @@ class Decisions(Brake):
                 self._remove(record_of(row), Event.PURGE)
             return len(old)
 
+    def follow_clock(self, seconds: float) -> None:
+        """The wall clock was set forward by so much: what is discarded has not become older by it."""
+        with self._db.transaction():
+            self._db.run("UPDATE op SET settled_at = settled_at + ? WHERE state = 'discarded'", seconds)
+
     def trim_discarded(self, limit: int) -> int:
         row = self._db.one("SELECT total(body_size) FROM op WHERE state = 'discarded'")
         excess = (0 if row is None else int(row[0])) - limit

@@ -202,7 +202,7 @@ class Intents(Brake):
     def _give_up(self, record: Record) -> None:
         """An op that was never attempted is not wanted any more: bytes that outlived the settle time stay discarded."""
         op = record.op
-        if op.body is not None and self._clock.now() - op.created_at >= self._timing.settle:
+        if op.body is not None and not 0 <= self._clock.now() - op.created_at < self._timing.settle:
             self._discard(record, "removed here before it was sent")
         else:
             self._remove(record, Event.REPLACE)

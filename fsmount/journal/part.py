@@ -7,7 +7,7 @@ a dead letter that stands at its path. A held rmdir decides nothing once a perso
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from typing import Literal
 
 from fsmount import lifecycle
@@ -45,7 +45,7 @@ class Part:
         self._timing = timing
         row = database.one("SELECT max(seq) FROM op")
         self._seq: int = (row[0] if row else None) or 0
-        self._released: list[Body] = []
+        self._released: dict[Body, None] = {}
         self._leaving: list[Callable[[OpId], None]] = []
 
     def watch_leaving(self, leaves: Callable[[OpId], None]) -> None:
@@ -234,12 +234,19 @@ class Part:
     def _release(self, body: Body | None) -> None:
         """Notes a body that a row referred to until now; ``released`` hands it on if none does any more."""
         if body is not None:
-            self._released.append(body)
+            self._released[body] = None
 
-    def released(self) -> list[Body]:
-        """Bodies that lost their last row since the previous call; the caller removes them from the spool."""
-        bodies, self._released = self._released, []
-        return [body for body in dict.fromkeys(bodies) if not self._referenced(body)]
+    def let_go(self, bodies: Iterable[Body]) -> None:
+        self._released.update(dict.fromkeys(bodies))
+
+    def leaving(self) -> list[Body]:
+        return [body for body in self._released if not self._referenced(body)]
+
+    def released(self, among: Collection[Body] | None = None) -> list[Body]:
+        gone = [body for body in self._released if among is None or body in among]
+        for body in gone:
+            del self._released[body]
+        return [body for body in gone if not self._referenced(body)]
 
     def _referenced(self, body: Body) -> bool:
         if body.draft is not None:

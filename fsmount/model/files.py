@@ -60,6 +60,7 @@ class Capabilities(Struct, frozen=True, kw_only=True):
     move: bool = False
     directories: bool = False
     batch_put: bool = False
+    batch_read: bool = False
     feed: bool = False
     exact_sizes: bool = False
     max_batch_bytes: int = 900_000
@@ -97,7 +98,7 @@ class ProviderSucceeded(Struct, frozen=True, kw_only=True):
 
 
 Told = Change | ProviderFailed | ProviderSucceeded
-"""What a change feed tells."""
+"""Everything that the feed tells."""
 
 
 class ProviderState(StrEnum):

@@ -46,10 +46,17 @@ class Overlay(Protocol):
 
 
 class KernelCache(Protocol):
-    """Tells the kernel that something changed behind its back. Safe from the loop; never waits."""
+    """Tells the kernel that something changed behind its back. Safe from the loop; never waits.
 
-    def entry_changed(self, parent: int, name: str) -> None: ...
-    def content_changed(self, ino: int) -> None: ...
+    The kernel's pages are no concern of it: whoever opens a file is told whether those are of the version that he
+    gets.
+    """
+
+    def entry_changed(self, parent: int, name: str, ino: int | None = None) -> None:
+        """Something else, or nothing, stands under that name in the directory; what the kernel makes of an answer that
+        it got before concerns ``ino``."""
+        ...
+
     def attributes_changed(self, ino: int) -> None: ...
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -101,6 +101,11 @@ class Journal(Protocol):
         """Takes back an rmdir that was never attempted; whether there was one."""
         ...
 
+    @property
+    def damage(self) -> str:
+        """Why nothing can be journalled any more, for a person; empty while it can."""
+        ...
+
     def durable(self) -> None:
         """Makes everything journalled so far survive power loss; blocks for one disk flush."""
 
@@ -193,9 +198,16 @@ class Journal(Protocol):
         """
         ...
 
-    def released(self) -> list[Body]:
-        """Bodies that no row refers to any more, since the last call; the caller removes them from the spool."""
+    def leaving(self) -> list[Body]:
+        """Bodies that no row refers to any more; after ``durable`` no power failure brings a row back that does."""
         ...
+
+    def released(self, among: Collection[Body] | None = None) -> list[Body]:
+        """The same (of ``among``), once: the caller removes them from the spool."""
+        ...
+
+    def let_go(self, bodies: Iterable[Body]) -> None:
+        """Bodies that a former run left behind: ``leaving`` names them, unless a row refers to them."""
 
     # what the provider behind the remote did with it
     def delivered_at(self, path: RemotePath, revision: Revision | None) -> Delivered | None:

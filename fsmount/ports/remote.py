@@ -64,6 +64,12 @@ class Remote(Protocol):
         A remote without ``ranges`` answers with the whole file. The caller compares the revision with what it wanted.
         """
 
+    async def read_below(self, directory: RemotePath, most: int) -> list[tuple[RemotePath, Chunk]] | None:
+        """Every file below ``directory``, each whole, in one request; None where they hold more than ``most`` bytes.
+
+        Only of a remote with ``batch_read``, which may turn out not to have it.
+        """
+
     async def put(self, upload: Upload) -> Receipt:
         """Creates or replaces one file if it still stands at ``upload.base``."""
 

@@ -27,6 +27,12 @@ class Draft(Source, Protocol):
         """Its present length and, if it was written front to back, its digest; costs what came since last time."""
         ...
 
+    def hashed(self) -> Body:
+        """``body``, after reading all of it where it was not written front to back: with its digest, unless it is
+        being written. Blocks: call it in a thread.
+        """
+        ...
+
     def write(self, offset: int, content: bytes) -> int: ...
     def truncate(self, size: int) -> None: ...
     def sync(self) -> None:
@@ -59,11 +65,17 @@ class Spool(Protocol):
     def sync(self, body: Body) -> None:
         """Makes a body, sealed or still a draft, survive power loss; nothing happens if it is gone. Blocks."""
 
+    def lasting(self, body: Body) -> bool:
+        """Whether the body, sealed or still a draft, was put on the disk: by ``sync``, or by a former run for all that
+        is known.
+        """
+        ...
+
     def remove(self, body: Body) -> None:
         """Forgets one body or draft; nothing happens if it is gone."""
 
-    def sweep(self, digests: Iterable[Digest], drafts: Iterable[DraftId]) -> int:
-        """Removes every file that is not named; how many. Only at the start, before anything writes."""
+    def unnamed(self, digests: Iterable[Digest], drafts: Iterable[DraftId]) -> list[Body]:
+        """Every body and draft that is not named. Only at the start, before anything writes."""
         ...
 
     @property

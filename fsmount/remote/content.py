@@ -33,6 +33,13 @@ def encode(content: bytes) -> tuple[str, str | None]:
     return base64.b64encode(content).decode("ascii"), "base64"
 
 
+def begins_like_text(first: bytes) -> bool:
+    """Whether a file of these first bytes is taken for text; the last character may be cut."""
+    if _CONTROL.search(first) is not None:
+        return False
+    return len(first.decode(errors="ignore").encode()) >= len(first) - 3
+
+
 def type_of(encoding: str | None) -> str:
     """The content type of bytes whose name tells nothing."""
     return "text/plain" if encoding is None else "application/octet-stream"

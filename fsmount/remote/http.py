@@ -2,6 +2,7 @@
 
 Invariant: every request ends, with an ``Answer`` of a 2xx status or a RemoteError; every other status was logged once.
 A request may take ``timeout`` seconds in which nothing moves; beyond that, in all, one second for every 16 KiB moved.
+A body on disk is read as it is sent, never whole.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import ssl
 import time
 import uuid
 import zlib
+from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urljoin
@@ -26,7 +28,7 @@ from msgspec import Struct
 from fsmount import __version__
 from fsmount.errors import InvalidAnswer, Refusal, Unreachable
 from fsmount.model import RemotePath
-from fsmount.ports import EventLog
+from fsmount.ports import EventLog, Source
 from fsmount.remote.credentials import TokenSource
 from fsmount.remote.translate import silent, translated
 from fsmount.wire.relayfile import ErrorBody
@@ -34,6 +36,8 @@ from fsmount.wire.relayfile import ErrorBody
 T = TypeVar("T")
 SLOWEST = 16 * 1024
 """Bytes a second below which a transfer counts as stuck."""
+PIECE = 512 * 1024
+"""Bytes of a body on disk that are read at once, in a thread."""
 LARGEST = 64 * 1024 * 1024
 LARGEST_ERROR = 64 * 1024
 SHOWN = 1024
@@ -48,13 +52,19 @@ _CONTROL = dict.fromkeys((*range(32), 127, *range(128, 160), 8232, 8233), " ")
 
 
 class Call(Struct, frozen=True, kw_only=True):
-    """One request. ``target`` is path and query below the origin; ``path`` is the remote path that it is about."""
+    """One request. ``target`` is path and query below the origin; ``path`` is the remote path that it is about.
+
+    The body is ``content``, which is JSON, or ``source``, which is read anew whenever the request is repeated.
+    ``accepts`` are statuses that are answers beside 2xx.
+    """
 
     method: str
     target: str
     path: RemotePath | None = None
     content: bytes | None = None
+    source: Source | None = None
     headers: tuple[tuple[str, str], ...] = ()
+    accepts: frozenset[int] = frozenset()
     anonymous: bool = False
 
 
@@ -167,7 +177,7 @@ class Client:
         return cut(self._tokens.hides(text))
 
     def _judged(self, call: Call, answer: Answer) -> Answer:
-        if 200 <= answer.status < 300:
+        if 200 <= answer.status < 300 or answer.status in call.accepts:
             return answer
         raise self._refused(call, answer)
 
@@ -213,6 +223,8 @@ class Client:
             headers["Authorization"] = f"Bearer {token}"
         if call.content is not None:
             headers["Content-Type"] = "application/json"
+        if call.source is not None:
+            headers["Content-Length"] = str(call.source.size)
         self.requests += 1
         request = self._http.build_request(
             call.method,
@@ -222,6 +234,8 @@ class Client:
         )
         arriving = _Arriving(self.origin, correlation_id)
         with trio.move_on_after(self._timeout + len(call.content or b"") / SLOWEST) as scope:
+            if call.source is not None:
+                request.stream = _Sent(call.source, scope)
             try:
                 with translated(self.origin, correlation_id):
                     await arriving.receive(self._http, request, scope)
@@ -229,6 +243,29 @@ class Client:
                 if not arriving.failed:
                     raise
         return arriving.answer(whole=not scope.cancelled_caught)
+
+
+class _Sent(httpx.AsyncByteStream):
+    """A body that is read from disk as it is sent; ``scope`` is given more time with every byte.
+
+    No async generator: httpcore leaves off where the server answers early, and trio would complain of one unfinished.
+    """
+
+    def __init__(self, source: Source, scope: trio.CancelScope) -> None:
+        self._source = source
+        self._scope = scope
+        self._offset = 0
+
+    def __aiter__(self) -> AsyncIterator[bytes]:
+        return self
+
+    async def __anext__(self) -> bytes:
+        piece = await trio.to_thread.run_sync(self._source.read, self._offset, PIECE)
+        if not piece:
+            raise StopAsyncIteration
+        self._offset += len(piece)
+        self._scope.deadline += len(piece) / SLOWEST
+        return piece
 
 
 class _Arriving:

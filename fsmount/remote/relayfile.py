@@ -12,7 +12,6 @@ from typing import Self
 from urllib.parse import quote, urlencode
 
 import msgspec
-import trio
 
 from fsmount.config import Credentials, RemoteUrl
 from fsmount.errors import InvalidAnswer, Refusal, RemoteError
@@ -33,42 +32,23 @@ from fsmount.model import (
     parent_of,
 )
 from fsmount.ports import EventLog, Upload
-from fsmount.remote import batch, claims, content, explain
+from fsmount.remote import batch, claims, explain
+from fsmount.remote.bodycap import BodyCap
 from fsmount.remote.credentials import TokenSource
 from fsmount.remote.entries import entries
+from fsmount.remote.features import BYTE_SIZE, RAW, Features
 from fsmount.remote.feed import ChangeFeed
+from fsmount.remote.files import FileRoutes
 from fsmount.remote.history import History
-from fsmount.remote.http import Answer, Call, Client
+from fsmount.remote.http import Call, Client
 from fsmount.remote.provider import Operations
+from fsmount.remote.routes import Routes, at_base
+from fsmount.remote.trees import Trees
 from fsmount.remote.websocket import PING, Sockets
-from fsmount.wire.relayfile import (
-    BulkResponse,
-    Event,
-    EventPage,
-    FileBody,
-    Health,
-    PutRequest,
-    Semantics,
-    TreeEntry,
-    TreePage,
-    WriteResult,
-)
+from fsmount.wire.relayfile import BulkResponse, Event, EventPage
 
-RESTARTS = 5
-SMALLEST_BATCH = 4096
-LARGE = 1024 * 1024
-"""Bytes from which on JSON and base64 are left to a thread."""
-
-
-class _Tree(TreePage, frozen=True, kw_only=True):
-    """A page that names what every relayfile page names: a login page in JSON is no empty directory."""
-
-    path: str
-    entries: tuple[TreeEntry, ...] | None
-
-
-class _File(FileBody, frozen=True, kw_only=True):
-    content: str
+NO_EXPORT = frozenset({404, 405, 501})
+"""Answers after which no subtree is asked for at once until the remote is probed again."""
 
 
 class _Events(EventPage, frozen=True, kw_only=True):
@@ -97,15 +77,18 @@ class RelayfileRemote:
         self._url = url
         self._log = log
         self._problems = problems
-        self._features = features
-        self._prefix = f"/v1/workspaces/{quote(url.workspace, safe='')}/fs/"
+        self._routes = Routes(url.workspace)
         self._tokens = TokenSource(
             credentials,
             warn=partial(log.note, "credential.exposed", level="warning"),
             command_timeout=min(10.0, timeout * 0.8),
         )
         self._client = Client(url.origin, self._tokens, timeout=timeout, log=log)
-        self._max_batch_bytes = 900_000
+        self._features = Features(self._client, features)
+        self._cap = BodyCap()
+        self._trees = Trees(self._client, self._routes)
+        self._files = FileRoutes(self._client, self._routes, self._features, self._cap)
+        self._exports = True
         self._feed = self._change_feed(poll, timeout, ping)
         self._operations = Operations(self._client, url.workspace)
         self._skipped: set[str] = set()
@@ -120,12 +103,15 @@ class RelayfileRemote:
     @property
     def capabilities(self) -> Capabilities:
         """What the server can do, as far as it is known by now."""
+        has_raw = RAW in self._features
         return Capabilities(
+            ranges=has_raw,
             batch_put=True,
+            batch_read=self._exports,
             feed=True,
-            exact_sizes="byte-size" in (self._features or ()),
-            max_batch_bytes=self._max_batch_bytes,
-            size_limit=content.SIZE_LIMIT,
+            exact_sizes=BYTE_SIZE in self._features,
+            max_batch_bytes=self._cap.max_batch_bytes,
+            size_limit=None if has_raw else self._cap.size_limit,
             trims_names=True,
         )
 
@@ -143,19 +129,24 @@ class RelayfileRemote:
         return self._client.requests
 
     async def probe(self) -> None:
-        """See the port. What is raised says to a person what is wrong and, in ``hint``, what to do."""
+        """See the port. What is raised says to a person what is wrong and, in ``hint``, what to do.
+
+        A server that comes back may be another version, with other limits.
+        """
         try:
-            await self._learned()
-            await self._page(self._url.root, "")
+            await self._features.ask()
+            self._cap.forget()
+            self._exports = True
+            await self._trees.page(self._url.root)
         except Refusal as error:
             raise explain.refused(error, self._url) from error
         except InvalidAnswer as error:
             raise explain.foreign(self._url, error.status, error.body, error.correlation_id) from error
 
     async def listing(self, directory: RemotePath) -> list[Entry]:
-        features = await self._learned()
-        rows = await self._rows(directory)
-        found, problems = entries(rows, directory, exact="byte-size" in features)
+        await self._features.learn()
+        rows = await self._trees.rows(directory)
+        found, problems = entries(rows, directory, exact=BYTE_SIZE in self._features)
         for problem in problems:
             self._note_once(directory, problem)
         if self._problems is not None:
@@ -163,14 +154,19 @@ class RelayfileRemote:
         return found
 
     async def read(self, path: RemotePath, revision: Revision | None, start: int, length: int) -> Chunk:  # noqa: ARG002
-        call = self._call("GET", "file", path)
-        answer = await self._client.request(call)
-        if len(answer.body) > LARGE:
-            return await trio.to_thread.run_sync(self._chunk, call, answer)
-        return self._chunk(call, answer)
+        return await self._files.read(path, start, length)
+
+    async def read_below(self, directory: RemotePath, most: int) -> list[tuple[RemotePath, Chunk]] | None:
+        if await self._trees.weighs_more(directory, most):
+            return None
+        try:
+            return await self._files.all_below(directory)
+        except Refusal as refusal:
+            self._exports = refusal.status not in NO_EXPORT
+            raise
 
     async def put(self, upload: Upload) -> Receipt:
-        return await self._put(upload, None)
+        return await self._files.put(upload, None)
 
     async def put_many(self, uploads: Sequence[Upload]) -> list[Receipt | RemoteError]:
         files: dict[int, msgspec.Raw] = {}
@@ -187,9 +183,9 @@ class RelayfileRemote:
         return [verdict for verdict in found if verdict is not None]
 
     async def delete(self, path: RemotePath, base: Base) -> Receipt:
-        call = self._call("DELETE", "file", path, if_match=base.revision or "0")
+        call = self._routes.call("DELETE", "file", path, headers=at_base(base.revision))
         answer = await self._client.request(call)
-        result = self._written(call, answer)
+        result = self._files.written(call, answer)
         return Receipt(
             path=path,
             revision=None,
@@ -199,18 +195,17 @@ class RelayfileRemote:
         )
 
     async def copy_metadata(self, upload: Upload, source: RemotePath, revision: Revision | None) -> Receipt:  # noqa: ARG002
-        call = self._call("GET", "file", source)
         try:
-            found = self._client.decoded(call, await self._client.request(call), _File)
+            semantics = await self._files.semantics(source)
         except Refusal as refusal:
             if refusal.status != 404:
                 raise
-            return await self._put(upload, None)
-        return await self._put(upload, found.semantics)
+            semantics = None
+        return await self._files.put(upload, semantics)
 
     async def remove_directory(self, path: RemotePath) -> None:
         # A directory is there by what lies in it: an empty one is gone already, and nothing is sent.
-        if (await self._page(path, "")).entries:
+        if (await self._trees.page(path)).entries:
             raise Refusal(409, code="not_empty", message=f"{path} holds files on the remote")
 
     async def follow(self, told: Callable[[Told | None], None], going: Callable[[Feed], None]) -> None:
@@ -245,7 +240,12 @@ class RelayfileRemote:
     def _change_feed(self, poll: float, timeout: float, ping: float) -> ChangeFeed:
         """Live where the way to the server is direct: WebSockets do not go through a proxy of the environment."""
         sockets = Sockets(
-            self._url.origin, f"{self._prefix}ws", self._tokens, trust=self._client.trust, timeout=timeout, ping=ping
+            self._url.origin,
+            f"{self._routes.prefix}ws",
+            self._tokens,
+            trust=self._client.trust,
+            timeout=timeout,
+            ping=ping,
         )
         root = () if self._url.root == ROOT else (claims.below(self._url.root),)
         return ChangeFeed(
@@ -264,98 +264,18 @@ class RelayfileRemote:
 
     # requests
 
-    def _call(
-        self,
-        method: str,
-        route: str,
-        path: RemotePath,
-        *,
-        if_match: str = "",
-        body: bytes | None = None,
-        page: str = "",
-    ) -> Call:
-        try:
-            asked = urlencode({"path": path}, quote_via=quote, safe="/") + page
-        except UnicodeEncodeError as error:
-            raise Refusal(400, code="invalid_path", message="the name is not valid UTF-8") from error
-        headers = (("If-Match", if_match),) if if_match else ()
-        target = f"{self._prefix}{route}?{asked}"
-        return Call(method=method, target=target, path=path, content=body, headers=headers)
-
-    async def _learned(self) -> frozenset[str]:
-        """The server's extensions, asked for once; a server without that route has none."""
-        if self._features is None:
-            call = Call(method="GET", target="/health", anonymous=True)
-            try:
-                health = self._client.decoded(call, await self._client.request(call), Health)
-                self._features = frozenset(health.features or ())
-            except Refusal as refusal:
-                if refusal.status >= 500 or refusal.status in (408, 425, 429):
-                    raise
-                self._features = frozenset()
-        return self._features
-
-    async def _page(self, directory: RemotePath, cursor: str) -> _Tree:
-        cursors = f"&cursor={quote(cursor)}" if cursor else ""
-        call = self._call("GET", "tree", directory, page=f"&depth=1{cursors}")
-        answer = await self._client.request(call)
-        return self._client.decoded_names(call, answer, _Tree)
-
-    async def _rows(self, directory: RemotePath) -> list[TreeEntry]:
-        """All pages. When the entry that a cursor names has gone meanwhile (400), it begins anew."""
-        restarts = 0
-        while True:
-            first = await self._page(directory, "")
-            try:
-                return await self._rest(directory, first)
-            except Refusal as refusal:
-                if refusal.status != 400 or restarts == RESTARTS:
-                    raise
-                restarts += 1
-
-    async def _rest(self, directory: RemotePath, page: _Tree) -> list[TreeEntry]:
-        rows, seen = list(page.entries or ()), set[str]()
-        while page.next_cursor:
-            if page.next_cursor in seen:
-                raise InvalidAnswer(f"the listing of {directory} does not end")
-            seen.add(page.next_cursor)
-            page = await self._page(directory, page.next_cursor)
-            rows += page.entries or ()
-        return rows
-
-    async def _put(self, upload: Upload, semantics: Semantics | None) -> Receipt:
-        if upload.source.size > LARGE:
-            body = await trio.to_thread.run_sync(_put_body, upload, semantics)
-        else:
-            body = _put_body(upload, semantics)
-        call = self._call("PUT", "file", upload.path, if_match=upload.base.revision or "0", body=body)
-        answer = await self._client.request(call)
-        result = self._written(call, answer)
-        return Receipt(
-            path=upload.path,
-            revision=Revision(result.target_revision),
-            digest=upload.digest,
-            remote_op_id=result.op_id or None,
-            correlation_id=answer.correlation_id,
-        )
-
-    def _written(self, call: Call, answer: Answer) -> WriteResult:
-        result = self._client.decoded(call, answer, WriteResult)
-        if not result.target_revision:
-            raise self._client.invalid(call, answer, "names no revision")
-        return result
-
     async def _bulk(self, uploads: Sequence[Upload], body: bytes) -> list[Receipt | RemoteError]:
-        if len(body) > self._max_batch_bytes and len(uploads) > 1:
-            message = f"{len(body)} bytes in one batch, of at most {self._max_batch_bytes}"
+        if len(body) > self._cap.max_batch_bytes and len(uploads) > 1:
+            message = f"{len(body)} bytes in one batch, of at most {self._cap.max_batch_bytes}"
             raise Refusal(413, code="batch_too_large", message=message)
-        call = Call(method="POST", target=f"{self._prefix}bulk", path=uploads[0].path, content=body)
+        call = Call(method="POST", target=f"{self._routes.prefix}bulk", path=uploads[0].path, content=body)
         try:
             answer = await self._client.request(call)
         except Refusal as refusal:
-            if refusal.status == 413 and len(uploads) > 1:
-                self._max_batch_bytes = max(SMALLEST_BATCH, min(self._max_batch_bytes, len(body)) // 2)
+            if refusal.status == 413:
+                self._cap.refused(len(body), files=len(uploads))
             raise
+        self._cap.accepted(len(body))
         told = self._client.decoded(call, answer, BulkResponse)
         found = batch.verdicts(uploads, told, answer.correlation_id, self._client.hidden)
         for upload, verdict in zip(uploads, found, strict=True):
@@ -386,40 +306,13 @@ class RelayfileRemote:
             return error
 
     async def _events(self, query: dict[str, str]) -> EventPage:
-        call = Call(method="GET", target=f"{self._prefix}events?{urlencode(query, quote_via=quote)}", path=ROOT)
+        call = Call(method="GET", target=f"{self._routes.prefix}events?{urlencode(query, quote_via=quote)}", path=ROOT)
         return self._client.decoded_names(call, await self._client.request(call), _Events)
-
-    # answers
-
-    def _chunk(self, call: Call, answer: Answer) -> Chunk:
-        file = self._client.decoded(call, answer, _File)
-        if not file.revision:
-            raise self._client.invalid(call, answer, "names no revision")
-        try:
-            body = content.decode(file.content, file.encoding)
-            digest = content.checked(body, file.content_hash)
-        except content.BadContent as error:
-            raise self._client.invalid(call, answer, str(error)) from error
-        return Chunk(
-            data=body,
-            start=0,
-            total=len(body),
-            revision=Revision(file.revision),
-            digest=digest,
-            content_type=file.content_type or None,
-        )
 
     def _note_once(self, directory: RemotePath, problem: Problem) -> None:
         if problem.path not in self._skipped:
             self._skipped.add(problem.path)
             self._log.note("name.skipped", f"{problem.path[:300]!r}: {problem.why}", path=directory, level="warning")
-
-
-def _put_body(upload: Upload, semantics: Semantics | None) -> bytes:
-    text, encoding = content.encode(content.whole(upload.source))
-    content_type = upload.content_type or content.type_of(encoding)
-    asked = PutRequest(content=text, content_type=content_type, encoding=encoding, semantics=semantics)
-    return msgspec.json.encode(asked)
 
 
 def _verdict(upload: Upload, listed: dict[str, Entry] | RemoteError, correlation_id: str) -> Receipt | RemoteError:

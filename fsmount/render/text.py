@@ -90,6 +90,8 @@ def _failing(snapshot: Snapshot) -> str:
         parts.append(f"{dead}; nothing is tried again by itself")
     if queue.held:
         parts.append(f"{counted(queue.held, 'op')} of a mass delete held")
+    if snapshot.beside.damage:
+        parts.append(f"{snapshot.beside.damage}; nothing can be written")
     if snapshot.beside.refusing:
         once = f"to go on at once: {resume_command(_relay(snapshot))}"
         parts.append(f"so much was refused that one op a minute is tried; {once}")

@@ -5,12 +5,13 @@ framework would answer 500 in its place, and a test of a lost answer would show 
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from email.utils import formatdate
 from http import HTTPStatus
 from urllib.parse import parse_qsl, urlsplit
 
 import h11
+import msgspec
 import trio
 
 from fsmount.server.messages import Answer, Rejected, Request, rejection
@@ -58,18 +59,25 @@ class Connection:
     async def _turn(self) -> bool:
         """One request; whether another may follow on this connection."""
         try:
-            request = await self._request()
+            arrived = await self._arrived()
         except h11.RemoteProtocolError as error:
             await self._refuse_protocol(error)
             return False
-        if request is None:
+        if arrived is None:
             return False
-        await self._site.ready(request)
-        exchange = self._receive(request)
+        request, exchange = arrived
+        try:
+            return await self._treat(request, exchange)
+        finally:
+            exchange.close()
+
+    async def _treat(self, request: Request, exchange: Exchange) -> bool:
         manner = exchange.manner
         await trio.sleep(manner.delay)
         made = _performed(exchange, request) if manner.ending in {Ending.ANSWER, Ending.DROP} else None
         if made is None or manner.ending is Ending.DROP:
+            if made is not None:
+                made.close()
             self._log(request, None)
             if manner.ending is Ending.HANG:
                 await self._outwait()
@@ -78,24 +86,37 @@ class Connection:
         if made.switch is not None:
             await made.switch(self._stream, bytes(self._http.trailing_data[0]))
             return False
-        await self._send(made, manner, request.method)
+        try:
+            await self._send(made, manner, request.method)
+        finally:
+            made.close()
         if self._http.states == {h11.CLIENT: h11.DONE, h11.SERVER: h11.DONE}:
             return True
         await self._part()
         return False
 
-    def _receive(self, request: Request) -> Exchange:
+    async def _receive(self, request: Request) -> Exchange:
+        await self._site.ready(request)
         try:
             return self._site.receive(request)
         except Exception as error:  # noqa: BLE001  whatever it is, it ends this request and not the server
             made = _internal(request, error)
             return Exchange(manner=Manner(), perform=lambda: made)
 
-    async def _request(self) -> Request | None:
-        """The next whole request; None when there is none. Bytes of the body past the cap are let go."""
+    async def _arrived(self) -> tuple[Request, Exchange] | None:
+        """The next request, its body received, and what to do with it; None when there is none."""
         head = await self._event(IDLE)
         if not isinstance(head, h11.Request):
             return None
+        request = _parsed(head)
+        if self._site.streams(request):
+            exchange = await self._receive(request)
+            return (request, exchange) if await self._pour(exchange) else None
+        whole = await self._whole(request)
+        return None if whole is None else (whole, await self._receive(whole))
+
+    async def _whole(self, request: Request) -> Request | None:
+        """The request with its body. Bytes of it past the cap are let go."""
         body = bytearray()
         oversized = False
         while isinstance(event := await self._event(STALLED), h11.Data):
@@ -106,7 +127,19 @@ class Connection:
                 body += event.data
         if not isinstance(event, h11.EndOfMessage):
             return None
-        return _parsed(head, bytes(body), oversized)
+        return msgspec.structs.replace(request, body=bytes(body), oversized=oversized)
+
+    async def _pour(self, exchange: Exchange) -> bool:
+        """Brings the body to the exchange's sink; False where it does not come to its end."""
+        event: object = None
+        try:
+            while isinstance(event := await self._event(STALLED), h11.Data):
+                if exchange.sink is not None:
+                    exchange.sink.write(event.data)
+        finally:
+            if not isinstance(event, h11.EndOfMessage):
+                exchange.close()
+        return isinstance(event, h11.EndOfMessage)
 
     async def _event(self, patience: float) -> object:
         while (event := self._http.next_event()) is h11.NEED_DATA:
@@ -119,21 +152,26 @@ class Connection:
         return event
 
     async def _send(self, made: Answer, manner: Manner, method: str) -> None:
-        body = made.body
-        headers = [("Date", formatdate(usegmt=True)), *made.headers, ("Content-Length", str(len(body)))]
+        length = made.length
+        headers = [("Date", formatdate(usegmt=True)), *made.headers, ("Content-Length", str(length))]
         if made.status in {204, 304}:
-            body, headers = b"", headers[:1]
+            length, headers = 0, headers[:1] if made.status == 204 else headers[:-1]
         if method == "HEAD":
-            body = b""
+            length = 0
         reason = HTTPStatus(made.status).phrase if made.status in set(HTTPStatus) else ""
         head = self._http.send(h11.Response(status_code=made.status, headers=headers, reason=reason.encode()))
-        shown = body[: len(body) // 2] if manner.truncate else body
-        content = self._http.send(h11.Data(data=shown))
-        if manner.rate is None:
-            await self._write(head + content)
-        else:
-            await self._write(head)
-            await self._trickle(content, manner.rate)
+        shown = length // 2 if manner.truncate else length
+        # A small answer leaves in one piece, head and body.
+        waiting = head or b""
+        for piece in _first(made.pieces(), shown):
+            content = self._http.send(h11.Data(data=piece)) or b""
+            if manner.rate is None:
+                await self._write(waiting + content)
+            else:
+                await self._write(waiting)
+                await self._trickle(content, manner.rate)
+            waiting = b""
+        await self._write(waiting)
         if manner.truncate:
             # The length that was announced is not reached: the client must see a broken transfer.
             raise Gone
@@ -185,7 +223,14 @@ def _complain(where: str, error: Exception) -> None:
     _log.error("internal error at %s: %r", where, error, exc_info=_log.isEnabledFor(logging.DEBUG))
 
 
-def _parsed(head: h11.Request, body: bytes, oversized: bool) -> Request:
+def _first(pieces: Iterator[bytes], length: int) -> Iterator[bytes]:
+    """The first `length` bytes."""
+    while length > 0 and (piece := next(pieces, b"")):
+        yield piece[:length]
+        length -= len(piece)
+
+
+def _parsed(head: h11.Request) -> Request:
     target = head.target.decode("ascii")
     path, _, query = target.partition("?")
     try:
@@ -197,11 +242,5 @@ def _parsed(head: h11.Request, body: bytes, oversized: bool) -> Request:
         raise h11.RemoteProtocolError("the target is no URL with a query in UTF-8") from error
     headers = {name.decode("ascii"): value.decode("latin-1") for name, value in head.headers}
     return Request(
-        method=head.method.decode("ascii"),
-        path=path,
-        query=dict(reversed(values)),
-        values=values,
-        headers=headers,
-        body=body,
-        oversized=oversized,
+        method=head.method.decode("ascii"), path=path, query=dict(reversed(values)), values=values, headers=headers
     )

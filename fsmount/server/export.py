@@ -1,6 +1,5 @@
 """`GET /fs/export`: every file at or below a path in one answer."""
 
-import base64
 import gzip
 import io
 import tarfile
@@ -9,9 +8,13 @@ from datetime import datetime
 
 import msgspec
 
+from fsmount.server import payload
 from fsmount.server.messages import JSON_HEADERS, Answer, Rejected
 from fsmount.server.records import StoredFile
-from fsmount.server.routes import Call, file_body
+from fsmount.server.routes import Call, content_of, file_body
+
+LARGEST = 256 * 1024 * 1024
+"""Bytes of all files of one export together: it is made in memory."""
 
 
 def export(call: Call) -> Answer:
@@ -24,7 +27,7 @@ def export(call: Call) -> Answer:
 
 
 def _json(call: Call) -> Answer:
-    bodies = [file_body(stored, extensions=call.extensions) for stored in _files(call)]
+    bodies = [file_body(call, stored) for stored in _files(call)]
     return Answer(status=200, body=msgspec.json.encode(bodies), headers=JSON_HEADERS)
 
 
@@ -36,7 +39,7 @@ def _tar(call: Call) -> Answer:
         tarfile.open(fileobj=compressed, mode="w") as archive,
     ):
         for stored in _files(call):
-            content = _decoded(stored)
+            content = payload.decoded(content_of(call, stored), stored.encoding)
             member = tarfile.TarInfo(stored.path[1:])
             member.size = len(content)
             member.mode = 0o644
@@ -47,7 +50,9 @@ def _tar(call: Call) -> Answer:
 
 
 def _patch(call: Call) -> Answer:
-    added = "".join(_added(stored) for stored in _files(call) if stored.encoding != "base64")
+    added = "".join(
+        _added(stored.path, content_of(call, stored)) for stored in _files(call) if stored.encoding != "base64"
+    )
     return Answer(status=200, body=added.encode(), headers=(("Content-Type", "text/x-diff; charset=utf-8"),))
 
 
@@ -55,25 +60,23 @@ _FORMATS = {"json": _json, "tar": _tar, "patch": _patch}
 
 
 def _files(call: Call) -> Iterator[StoredFile]:
-    for row in call.store.files(call.workspace, call.path, sight=call.sight()):
+    """Each of them. Raises Rejected where they are too much for one answer."""
+    rows = list(call.store.files(call.workspace, call.path, sight=call.sight()))
+    if sum(row.byte_size or 0 for row in rows) > LARGEST:
+        message = f"the files at {call.path} have more than {LARGEST} bytes together: export a narrower path"
+        raise Rejected(413, "payload_too_large", message)
+    for row in rows:
         stored = call.store.file(call.workspace, row.path)
         if stored is not None:
             yield stored
 
 
-def _decoded(stored: StoredFile) -> bytes:
-    if stored.encoding != "base64":
-        return stored.content.encode()
-    dense = "".join(stored.content.split()).rstrip("=")
-    return base64.b64decode(dense + "=" * (-len(dense) % 4))
-
-
-def _added(stored: StoredFile) -> str:
+def _added(path: str, content: str) -> str:
     """The file as a unified diff makes it from nothing."""
-    lines = stored.content.split("\n")
+    lines = content.split("\n")
     is_open = lines[-1] != ""
     lines = lines if is_open else lines[:-1]
-    head = f"--- /dev/null\n+++ b{stored.path}\n"
+    head = f"--- /dev/null\n+++ b{path}\n"
     if not lines:
         return head
     end = "\\ No newline at end of file\n" if is_open else ""

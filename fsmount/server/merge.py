@@ -9,7 +9,7 @@ from fsmount.server import payload
 from fsmount.server.merging import Chunk, merge
 from fsmount.server.messages import Answer, Rejected, answer
 from fsmount.server.records import Change, StoredFile
-from fsmount.server.routes import Call, decode, named, need_path
+from fsmount.server.routes import Call, content_of, decode, named, need_path
 from fsmount.wire.relayfile import MergeConflict, MergeRequest, MergeResult
 
 STRATEGY = "three-way-lines-v1"
@@ -27,7 +27,7 @@ def merge_file(call: Call) -> Answer:
         if earlier:
             return _answer(asked, earlier, asked.base_revision)
         live = _live(call, asked)
-        text, conflicts = merge(asked.base_content, asked.content, live.content)
+        text, conflicts = merge(asked.base_content, asked.content, content_of(call, live))
         if conflicts:
             raise _conflict(live, conflicts)
         draft = payload.draft(call.path, text, None, asked.content_type or DEFAULT_CONTENT_TYPE)
@@ -46,7 +46,7 @@ def _live(call: Call, asked: MergeRequest) -> StoredFile:
         raise _ineligible(f"there is no file {call.path} any more", "file_missing")
     if live.encoding == "base64":
         raise _ineligible(f"{call.path} is not text", "not_text")
-    if any(len(text.encode()) > MOST_TEXT for text in (asked.content, asked.base_content, live.content)):
+    if any(len(text.encode()) > MOST_TEXT for text in (asked.content, asked.base_content, content_of(call, live))):
         raise _ineligible(f"a text is longer than {MOST_TEXT} bytes", "too_large")
     digest = hashlib.sha256(asked.base_content.encode()).hexdigest()
     if digest != call.store.digest_at(call.workspace, call.path, asked.base_revision):

@@ -1,7 +1,7 @@
 """What passes between the HTTP connection and the routes; holds no behaviour of either."""
 
-from collections.abc import Awaitable, Callable
-from typing import TypedDict, Unpack
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol, TypedDict, Unpack
 
 import msgspec
 import trio
@@ -11,11 +11,27 @@ from fsmount.wire.relayfile import ErrorBody, MergeConflict
 JSON_HEADERS = (("Content-Type", "application/json"),)
 
 
+class Sink(Protocol):
+    """Where a body goes that is streamed in. `close` forgets what was not made use of."""
+
+    def write(self, piece: bytes) -> None: ...
+    def close(self) -> None: ...
+
+
+class Content(Protocol):
+    """A body that is streamed out: `length` bytes in pieces. Who sends it closes it."""
+
+    @property
+    def length(self) -> int: ...
+    def pieces(self) -> Iterator[bytes]: ...
+    def close(self) -> None: ...
+
+
 class Request(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole request. `path` is still percent-encoded, `query` holds the first value of each name and
-    `values` all of them in their order, `headers` have lower-case names. `oversized` says that `body` was
-    longer than the cap and is gone.
-    """  # fmt: skip
+    """One request, whole but for a body that is streamed. `path` is still percent-encoded, `query` holds the first
+    value of each name and `values` all of them in their order, `headers` have lower-case names. `oversized` says that
+    `body` was longer than the cap and is gone.
+    """
 
     method: str
     path: str
@@ -31,16 +47,32 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True):
-    """One whole answer; `headers` leave out Content-Length, which belongs to the connection.
+    """One answer; `headers` leave out Content-Length, which belongs to the connection.
 
-    With `switch` the request was an upgrade: nothing of this is sent, and the stream is handed over together
-    with what the client has already said in the new protocol.
+    `content` takes the place of `body` where that would be too large to hold. With `switch` the request was an
+    upgrade: nothing of this is sent, and the stream is handed over together with what the client has already said in
+    the new protocol.
     """
 
     status: int
     body: bytes = b""
     headers: tuple[tuple[str, str], ...] = JSON_HEADERS
+    content: Content | None = None
     switch: Callable[[trio.abc.Stream, bytes], Awaitable[None]] | None = None
+
+    @property
+    def length(self) -> int:
+        """Bytes of the body."""
+        return len(self.body) if self.content is None else self.content.length
+
+    def pieces(self) -> Iterator[bytes]:
+        """The body in order."""
+        return iter((self.body,) if self.body else ()) if self.content is None else self.content.pieces()
+
+    def close(self) -> None:
+        """Gives back what `content` holds."""
+        if self.content is not None:
+            self.content.close()
 
 
 class Members(TypedDict, total=False):

@@ -7,6 +7,7 @@ import base64
 import binascii
 import hashlib
 import json
+import re
 
 import msgspec
 
@@ -14,6 +15,7 @@ from fsmount.server.records import Draft
 from fsmount.wire.relayfile import Semantics
 
 DEFAULT_CONTENT_TYPE = "text/markdown"
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
 class UnknownEncoding(Exception):
@@ -42,6 +44,45 @@ def draft(
         byte_size=len(decoded),
         semantics=_semantics(semantics),
     )
+
+
+def draft_of_bytes(path: str, content: bytes, content_type: str, semantics: Semantics | None) -> Draft:
+    """The file that these bytes are: stored as text where they are text, else as base64."""
+    try:
+        if _CONTROL.search(content):
+            raise ValueError("binary")
+        return draft(path, content.decode(), "utf-8", content_type, semantics)
+    except ValueError:
+        return draft(path, encoded(content), "base64", content_type, semantics)
+
+
+def draft_of_file(path: str, size: int, digest: str, content_type: str, semantics: Semantics | None) -> Draft:
+    """A file whose `size` bytes do not lie in its row; its stored size is that of the base64 text they would be."""
+    return Draft(
+        path=path,
+        content=None,
+        encoding="base64",
+        content_type=content_type,
+        digest=digest,
+        size=base64_length(size),
+        byte_size=size,
+        semantics=_semantics(semantics),
+    )
+
+
+def decoded(content: str, encoding: str) -> bytes:
+    """The bytes of a stored file."""
+    return _base64(content.encode()) if encoding == "base64" else content.encode()
+
+
+def encoded(content: bytes) -> str:
+    """Bytes as base64."""
+    return base64.b64encode(content).decode("ascii")
+
+
+def base64_length(size: int) -> int:
+    """Letters of `size` bytes in base64."""
+    return -(-size // 3) * 4
 
 
 def _encoding(name: str | None) -> str:

@@ -18,11 +18,11 @@ class UnknownCursor(Exception):
 class Draft(msgspec.Struct, frozen=True, kw_only=True):
     """A checked file on its way in. `size` is in bytes of `content` as stored, `byte_size` decoded.
 
-    `semantics` is JSON text; None keeps what the file has.
+    `semantics` is JSON text; None keeps what the file has. `content` is None where the bytes are a file in `bodies/`.
     """
 
     path: str
-    content: str
+    content: str | None
     encoding: str
     content_type: str
     digest: str
@@ -32,7 +32,7 @@ class Draft(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file as it lies in the store."""
+    """A file as it lies in the store; `content` is None where its bytes are a file in `bodies/`."""
 
     path: str
     revision: str
@@ -43,7 +43,7 @@ class StoredFile(msgspec.Struct, frozen=True, kw_only=True):
     updated_at: str
     semantics: str | None
     object_id: str | None
-    content: str
+    content: str | None
 
 
 class Inline(msgspec.Struct, frozen=True, kw_only=True):

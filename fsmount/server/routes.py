@@ -31,6 +31,8 @@ from fsmount.wire.relayfile import (
 )
 
 TREE_PAGE = 1000
+LARGEST_FILE = 32 * 1024 * 1024
+"""Bytes of a file that `/fs/file` still gives whole, in JSON."""
 PREVIEW = 4000
 _NO_SEMANTICS = Semantics()
 
@@ -80,31 +82,46 @@ def get_file(call: Call) -> Answer:
     need_path(call)
     stored = call.store.file(call.workspace, call.path)
     if stored is None:
-        raise _absent(call.path)
-    return answer(200, file_body(stored, extensions=call.extensions), ("ETag", stored.revision))
+        raise absent(call.path)
+    return answer(200, file_body(call, stored), ("ETag", stored.revision))
 
 
-def file_body(stored: StoredFile, *, extensions: bool) -> FileBody:
-    """A whole file as the API gives it."""
+def file_body(call: Call, stored: StoredFile) -> FileBody:
+    """A whole file as the API gives it. Raises Rejected for one that no JSON body should carry."""
+    content = content_of(call, stored)
     return FileBody(
         path=stored.path,
         revision=stored.revision,
         content_type=stored.content_type,
-        content=stored.content,
+        content=content,
         content_hash=stored.digest,
         encoding="base64" if stored.encoding == "base64" else None,
         provider=provider(stored.path) or None,
         provider_object_id=stored.object_id,
         last_edited_at=stored.updated_at,
-        byte_size=stored.byte_size if extensions else None,
+        byte_size=stored.byte_size if call.extensions else None,
         semantics=semantics_of(stored.semantics),
     )
+
+
+def content_of(call: Call, stored: StoredFile) -> str:
+    """The stored text. Raises Rejected for a file that no JSON body should carry."""
+    if stored.content is not None:
+        return stored.content
+    if stored.byte_size > LARGEST_FILE:
+        message = f"the file has {stored.byte_size} bytes, and this route carries at most {LARGEST_FILE}: use /fs/raw"
+        raise Rejected(413, "payload_too_large", message)
+    part = call.store.bodies.part(stored.revision, 0, stored.byte_size)
+    try:
+        return payload.encoded(b"".join(part.pieces()))
+    finally:
+        part.close()
 
 
 def put_file(call: Call) -> Answer:
     """`PUT /fs/file`: write under the precondition in If-Match; visible before the 202 is sent."""
     need_path(call)
-    expected = _precondition(call.request)
+    expected = precondition(call.request)
     body = decode(call.request, PutRequest)
     try:
         draft = payload.draft(call.path, body.content, body.encoding, body.content_type, body.semantics)
@@ -115,19 +132,19 @@ def put_file(call: Call) -> Answer:
             change = call.store.put(call.workspace, draft, expected=expected, correlation_id=call.correlation_id)
         except RevisionMismatch as mismatch:
             raise refused(call, call.path, expected, mismatch.current) from mismatch
-    return answer(202, _written(change))
+    return answer(202, written(change))
 
 
 def delete_file(call: Call) -> Answer:
     """`DELETE /fs/file`: remove under the precondition in If-Match; the deletion has its own revision."""
     need_path(call)
-    expected = _precondition(call.request)
+    expected = precondition(call.request)
     with call.store.transaction():
         try:
             change = call.store.delete(call.workspace, call.path, expected=expected, correlation_id=call.correlation_id)
         except RevisionMismatch as mismatch:
             raise refused(call, call.path, expected, mismatch.current) from mismatch
-    return answer(202, _written(change))
+    return answer(202, written(change))
 
 
 def events(call: Call) -> Answer:
@@ -166,9 +183,10 @@ def decode(request: Request, kind: type[Body]) -> Body:
 def refused(call: Call, path: str, expected: str, current: str | None) -> Rejected:
     """What a single write gets when its precondition does not hold: 409, or 404 for an absent file."""
     if current is None:
-        return _absent(path)
+        return absent(path)
     stored = call.store.file(call.workspace, path)
-    preview = stored.content.encode()[:PREVIEW].decode(errors="replace") if stored else None
+    content = stored.content if stored else None
+    preview = content.encode()[:PREVIEW].decode(errors="replace") if content else None
     return Rejected(
         409,
         "revision_conflict",
@@ -205,11 +223,11 @@ def need_path(call: Call) -> None:
     """Raise Rejected (400) where the query names no file."""
     if not call.request.query.get("path"):
         raise Rejected(400, "bad_request", "missing path")
-    if call.path == "/" and call.request.method != "GET":
+    if call.path == "/" and call.request.method not in {"GET", "HEAD"}:
         raise Rejected(400, "bad_request", "the root is no file")
 
 
-def _precondition(request: Request) -> str:
+def precondition(request: Request) -> str:
     """If-Match in its bare, quoted or weak form, as a bare value."""
     value = request.headers.get("if-match", "").strip()
     bare = value.removeprefix("W/").strip('"').strip()
@@ -218,11 +236,13 @@ def _precondition(request: Request) -> str:
     return bare
 
 
-def _absent(path: str) -> Rejected:
+def absent(path: str) -> Rejected:
+    """The answer for a path where no file is."""
     return Rejected(404, "not_found", f"file not found: {path}")
 
 
-def _written(change: Change) -> WriteResult:
+def written(change: Change) -> WriteResult:
+    """The answer to a write."""
     return WriteResult(
         op_id=change.op_id, status="queued", target_revision=change.revision, writeback=writeback(change.path)
     )

@@ -8,7 +8,8 @@ CREATE TABLE revision (
 
 INSERT INTO revision (one, newest) VALUES (1, 0);
 
--- `content` comes last: a listing then never reads the overflow pages of a large file.
+-- `content` comes last: a listing then never reads the overflow pages of a large file. It is empty where
+-- the bytes are a file in bodies/, named by the revision.
 CREATE TABLE file (
     id           INTEGER PRIMARY KEY,
     workspace    TEXT NOT NULL,

@@ -9,14 +9,14 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from fsmount.server import bulk, ops, routes, sync
+from fsmount.server import bulk, ops, raw, routes, sync
 from fsmount.server.bearers import Bearers, require, token_of
 from fsmount.server.export import export
 from fsmount.server.feed import Live
 from fsmount.server.jwks import TrustedKeys
 from fsmount.server.limits import DeleteStorm, RateLimit
 from fsmount.server.merge import merge_file
-from fsmount.server.messages import Answer, Rejected, Request, answer, rejection
+from fsmount.server.messages import Answer, Rejected, Request, Sink, answer, rejection
 from fsmount.server.paths import normal
 from fsmount.server.query import query
 from fsmount.server.routes import Call, Route, gate
@@ -25,14 +25,23 @@ from fsmount.server.store import Store
 from fsmount.server.tokens import Issuer
 from fsmount.wire.relayfile import Health
 
-FEATURES = ("byte-size", "bulk-status")
+FEATURES = ("byte-size", "bulk-status", "raw")
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
-    """What to do with one request: `perform` does it, or makes the answer that stands in for it."""
+    """What to do with one request: `perform` does it, or makes the answer that stands in for it.
+
+    A body that is streamed goes to `sink` before that, or nowhere where there is none.
+    """
 
     manner: Manner
     perform: Callable[[], Answer]
+    sink: Sink | None = None
+
+    def close(self) -> None:
+        """Forgets the body if nothing was made of it."""
+        if self.sink is not None:
+            self.sink.close()
 
 
 class Endpoint(msgspec.Struct, frozen=True):
@@ -40,13 +49,16 @@ class Endpoint(msgspec.Struct, frozen=True):
 
     `places` gives the paths that the grant must cover and that permission rules are asked about, None for a
     route without one. `treat` makes the exchange of a call that passed every check. A `socket` asks neither for
-    a correlation id nor permission rules (section 14).
+    a correlation id nor permission rules (section 14). An `extension` is ours alone; a request that is `streamed`
+    comes without its body.
     """
 
     scope: str
     places: Callable[[Request], Sequence[str] | None]
     treat: Callable[[Call, "Site"], Exchange]
     socket: bool = False
+    extension: bool = False
+    streamed: bool = False
 
 
 class Site:
@@ -76,6 +88,13 @@ class Site:
         """Get at hand what `receive` will need of elsewhere: another issuer's keys. A checkpoint; raises nothing."""
         await self._bearers.ready(_authorization(request).removeprefix("Bearer ").strip())
 
+    def streams(self, request: Request) -> bool:
+        """Whether the request is to be received without its body, which goes to the exchange's sink then."""
+        try:
+            return self._extensions and _routed(request)[1].streamed
+        except Rejected:
+            return False
+
     def receive(self, request: Request) -> Exchange:
         """How to treat a request; nothing is done yet."""
         self.rules.refresh()
@@ -96,6 +115,8 @@ class Site:
 
     def _workspace(self, request: Request, correlation_id: str) -> Exchange:
         workspace, endpoint, name = _routed(request)
+        if endpoint.extension and not self._extensions:
+            raise Rejected(404, "not_found", "no such route")
         principal = self._bearers.principal(token_of(_authorization(request)), workspace)
         places = endpoint.places(request)
         require(principal, endpoint.scope, places)
@@ -127,7 +148,7 @@ def log_line(request: Request, status: int | None) -> str:
     return f"{request.method} {request.path}{'' if path is None else '?path=' + quote(path)} {status or '-'}"
 
 
-def _exchange(call: Call, manner: Manner, perform: Callable[[], Answer]) -> Exchange:
+def _exchange(call: Call, manner: Manner, perform: Callable[[], Answer], sink: Sink | None = None) -> Exchange:
     def performed() -> Answer:
         if manner.status is not None:
             made = Answer(status=manner.status, body=body_of(manner, call.correlation_id))
@@ -140,7 +161,7 @@ def _exchange(call: Call, manner: Manner, perform: Callable[[], Answer]) -> Exch
             return made
         return msgspec.structs.replace(made, headers=(*made.headers, ("Retry-After", str(manner.retry_after))))
 
-    return Exchange(manner=manner, perform=performed)
+    return Exchange(manner=manner, perform=performed, sink=sink)
 
 
 def _settled(made: Answer) -> Exchange:
@@ -168,6 +189,18 @@ def _bulk(call: Call, site: Site) -> Exchange:
     files = bulk.parse(call)
     ruled = site.rules.bulk_manner([normal(file.path) for file in files])
     return _exchange(call, ruled.whole, lambda: bulk.write(call, files, ruled.refused))
+
+
+def _raw_put(call: Call, site: Site) -> Exchange:
+    """A write whose body is still to come; of one that is refused in any case nothing is kept."""
+    manner = site.rules.manner("PUT", call.path)
+    try:
+        body = raw.receive(call)
+    except Rejected as rejected:
+        made = rejection(rejected, call.correlation_id)
+        return _exchange(call, manner, lambda: made)
+    kept = None if manner.replaces_request() or manner.refuses_file() else body
+    return _exchange(call, manner, lambda: raw.put(call, body), kept)
 
 
 def _authorization(request: Request) -> str:
@@ -204,6 +237,9 @@ ROUTES: dict[str, Endpoint] = {
     "GET fs/file": Endpoint("fs:read", _named, _ruled("GET", routes.get_file)),
     "PUT fs/file": Endpoint("fs:write", _named, _ruled("PUT", routes.put_file)),
     "DELETE fs/file": Endpoint("fs:write", _named, _ruled("DELETE", routes.delete_file)),
+    "GET fs/raw": Endpoint("fs:read", _named, _ruled("GET", raw.get), extension=True),
+    "HEAD fs/raw": Endpoint("fs:read", _named, _ruled("GET", raw.get), extension=True),
+    "PUT fs/raw": Endpoint("fs:write", _named, _raw_put, extension=True, streamed=True),
     "POST fs/bulk": Endpoint("fs:write", _nowhere, _bulk),
     "POST fs/merge": Endpoint("fs:write", _named, _ruled("PUT", merge_file)),
     "GET fs/query": Endpoint("fs:read", _listed, _ruled("LIST", query)),

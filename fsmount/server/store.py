@@ -18,6 +18,7 @@ import msgspec
 
 from fsmount.errors import StateError
 from fsmount.server.acl import Sight
+from fsmount.server.bodies import Bodies, Incoming
 from fsmount.server.guards import Guards
 from fsmount.server.oplog import OpLog
 from fsmount.server.paths import ancestors, parent, provider
@@ -84,11 +85,14 @@ _EVENTS = """
 
 
 class Store:
-    """One database. `now` gives UTC nanoseconds since the epoch."""
+    """One database, with `bodies` beside it. `now` gives UTC nanoseconds since the epoch."""
 
     def __init__(self, path: Path, now: Callable[[], int]) -> None:
         self._now = now
         self._watchers: list[Callable[[], None]] = []
+        self.bodies = Bodies(path.parent / "bodies")
+        self._replaced: list[str] = []
+        self._adopted: list[str] = []
         # Created here so that it is private whatever the umask; SQLite gives its WAL the same mode.
         os.close(os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
         self._sql = sqlite3.connect(path, isolation_level=None, timeout=1)
@@ -101,6 +105,7 @@ class Store:
         except sqlite3.DatabaseError as error:
             self._sql.close()
             raise _unusable(path, error) from error
+        self.bodies.sweep(self._is_current)
 
     def _open(self) -> None:
         # Exclusive: a second server on the same directory is refused instead of sharing the ids.
@@ -132,9 +137,30 @@ class Store:
             # SQLite rolls back by itself on some errors, a full disk for one.
             if self._sql.in_transaction:
                 self._sql.execute("ROLLBACK")
+            self._drop_bodies(self._adopted)
             raise
+        self._drop_bodies(self._replaced)
         for changed in self._watchers:
             changed()
+
+    def _drop_bodies(self, revisions: list[str]) -> None:
+        for revision in revisions:
+            self.bodies.remove(revision)
+        self._replaced, self._adopted = [], []
+
+    def _is_current(self, revision: str) -> bool:
+        return self._sql.execute("SELECT 1 FROM file WHERE revision = ?", (revision,)).fetchone() is not None
+
+    def check(self, workspace: str, path: str, expected: str) -> str | None:
+        """The file's revision, None when there is no file. Raises RevisionMismatch where it is not as `expected`."""
+        row = self._sql.execute(
+            "SELECT revision FROM file WHERE workspace = ? AND path = ?", (workspace, path)
+        ).fetchone()
+        current = row[0] if row else None
+        matches = {"*": True, "0": current is None}.get(expected, expected == current)
+        if not matches:
+            raise RevisionMismatch(current)
+        return current
 
     def file(self, workspace: str, path: str) -> StoredFile | None:
         """The file at `path`, with its content."""
@@ -143,7 +169,11 @@ class Store:
             " content FROM file WHERE workspace = ? AND path = ?",
             (workspace, path),
         ).fetchone()
-        return row and StoredFile(**dict(zip(StoredFile.__struct_fields__, row, strict=True)))
+        if row is None:
+            return None
+        stored = StoredFile(**dict(zip(StoredFile.__struct_fields__, row, strict=True)))
+        elsewhere = stored.byte_size > 0 and not stored.content
+        return msgspec.structs.replace(stored, content=None) if elsewhere else stored
 
     def put(
         self,
@@ -153,17 +183,20 @@ class Store:
         expected: str,
         correlation_id: str = "",
         identity: ContentIdentity | None = None,
+        body: Incoming | None = None,
     ) -> Change:
         """Write a file if it is as `expected`: `*` anything, `0` absent, else that revision.
 
-        To be called in a transaction. Raises RevisionMismatch before anything is written.
+        `body` has the bytes of a draft without content. To be called in a transaction. Raises RevisionMismatch
+        before anything is written.
         """
-        found = self._check(workspace, draft.path, expected)
+        found = self.check(workspace, draft.path, expected)
         at = self._now()
         above = ancestors(draft.path)
         change = self._op("put", workspace, draft.path, draft.content_type, correlation_id, at, identity)
         row = {
             **msgspec.structs.asdict(draft),
+            "content": draft.content or "",
             "workspace": workspace,
             "parent": above[0],
             "level": len(above),
@@ -171,9 +204,10 @@ class Store:
             "updated_at": rfc3339(at),
         }
         ((semantics,),) = self._sql.execute(_UPDATE if found else _INSERT, row).fetchall()
-        self.guards.keep(workspace, draft.path, semantics, draft.content)
-        if not found:
+        self.guards.keep(workspace, draft.path, semantics, draft.content or "")
+        if found is None:
             self._enter(workspace, above)
+        self._exchange_bodies(found, change.revision, body)
         kind = "file.updated" if found else "file.created"
         self._event(kind, workspace, change, draft.digest, correlation_id, at)
         return change
@@ -184,7 +218,8 @@ class Store:
         To be called in a transaction. Raises RevisionMismatch before anything is written; an absent
         file never matches.
         """
-        if self._check(workspace, path, expected) is None:
+        found = self.check(workspace, path, expected)
+        if found is None:
             raise RevisionMismatch(None)
         at = self._now()
         change = self._op("delete", workspace, path, None, correlation_id, at, None)
@@ -216,7 +251,9 @@ class Store:
             "updated_at": rfc3339(at),
             "object_id": object_id,
         }
+        before = self.check(workspace, path, "*")
         ((digest, content_type, semantics, content),) = self._sql.execute(_RENAME, row).fetchall()
+        self._rename_body(before, str(row["revision"]))
         self._leave(workspace, ancestors(path))
         self._enter(workspace, above)
         self.guards.forget(workspace, path)
@@ -224,6 +261,12 @@ class Store:
         for kind, place, what in (("file.deleted", path, None), ("file.created", to, digest)):
             change = Change(op_id="", path=place, revision=str(row["revision"]), content_type=content_type)
             self._event(kind, workspace, change, what, correlation_id, at, origin="system")
+
+    def _rename_body(self, before: str | None, now: str) -> None:
+        """Both names stand until the row is committed: whichever it has then finds its bytes."""
+        if before is not None and self.bodies.link(before, now):
+            self._adopted.append(now)
+            self._replaced.append(before)
 
     def report_failure(self, workspace: str, change: Change, *, correlation_id: str) -> None:
         """Tell that a write, made and answered, failed at its provider. To be called in a transaction."""
@@ -236,6 +279,14 @@ class Store:
             (revision, workspace, path),
         ).fetchone()
         return str(row[0]) if row else None
+
+    def _exchange_bodies(self, before: str | None, now: str, body: Incoming | None) -> None:
+        """The new body stands before its row is committed; the old one goes after that."""
+        if body is not None:
+            self._adopted.append(now)
+            self.bodies.adopt(body, now)
+        if before is not None:
+            self._replaced.append(before)
 
     def earlier(self, workspace: str, identity: ContentIdentity) -> Change | None:
         """The oldest write of the same kind and key whose time has not run out."""
@@ -326,7 +377,7 @@ class Store:
         """The content of a file that still stands at `revision` and is stored in at most `most` bytes."""
         row = self._sql.execute(
             "SELECT content, encoding, content_type FROM file"
-            " WHERE workspace = ? AND path = ? AND revision = ? AND size <= ?",
+            " WHERE workspace = ? AND path = ? AND revision = ? AND size <= ? AND (content != '' OR size = 0)",
             (workspace, path, revision, most),
         ).fetchone()
         return row and Inline(content=row[0], encoding=row[1], content_type=row[2])
@@ -347,7 +398,10 @@ class Store:
     def _remove(
         self, workspace: str, change: Change, correlation_id: str, at: int, *, origin: str = "agent_write"
     ) -> None:
-        self._sql.execute("DELETE FROM file WHERE workspace = ? AND path = ?", (workspace, change.path))
+        gone = self._sql.execute(
+            "DELETE FROM file WHERE workspace = ? AND path = ? RETURNING revision", (workspace, change.path)
+        )
+        self._replaced += [revision for (revision,) in gone.fetchall()]
         self.guards.forget(workspace, change.path)
         self._leave(workspace, ancestors(change.path))
         self._event("file.deleted", workspace, change, None, correlation_id, at, origin=origin)
@@ -355,16 +409,6 @@ class Store:
     def _next_revision(self) -> str:
         (newest,) = self._sql.execute("UPDATE revision SET newest = newest + 1 RETURNING newest").fetchone()
         return f"rev_{newest}"
-
-    def _check(self, workspace: str, path: str, expected: str) -> str | None:
-        row = self._sql.execute(
-            "SELECT revision FROM file WHERE workspace = ? AND path = ?", (workspace, path)
-        ).fetchone()
-        current = row[0] if row else None
-        matches = {"*": True, "0": current is None}.get(expected, expected == current)
-        if not matches:
-            raise RevisionMismatch(current)
-        return current
 
     def _op(
         self,

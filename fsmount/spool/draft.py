@@ -3,8 +3,8 @@
 Invariant: a digest that is told is that of the bytes in the file: as soon as a byte that was hashed may have changed,
 there is none until sealing reads all of it.
 
-Threads: ``write`` and ``truncate`` belong to one thread; ``body`` and ``sync`` may run beside them in others. Nobody
-closes a draft while another thread works on it.
+Threads: ``write`` and ``truncate`` belong to one thread; ``body``, ``hashed`` and ``sync`` may run beside them in
+others. Nobody closes a draft while another thread works on it.
 """
 
 from __future__ import annotations
@@ -71,6 +71,15 @@ class DraftFile:
         running, size = self._running, self._size
         digest = running.advance(self._fd, size)
         return Body(size=size, digest=digest if running is self._running else None, draft=self._draft_id)
+
+    def hashed(self) -> Body:
+        """``body``, where the digest was lost after reading all of it again; None is told of what is being written.
+
+        Blocks; raises OSError.
+        """
+        if self.body.digest is None:
+            self._running = RunningDigest()
+        return self.body
 
     def read(self, offset: int, size: int) -> bytes:
         """A pread; shorter only at the end. Works on after sealing and after removal."""

@@ -43,6 +43,7 @@ class FileSpool:
         self._open: dict[DraftId, DraftFile] = {}
         self._synced: set[DraftId] = set()
         self._spared: set[Digest] = set()
+        self._unsynced: set[Digest] = set()
         self._count = 0
         try:
             self._make_folders(os.fspath(directory))
@@ -132,16 +133,28 @@ class FileSpool:
             self._synced.discard(body.draft)
         elif body.digest is not None and not self._keep_once(body.digest):
             self._unlink(self._body_path(body.digest))
+            self._unsynced.discard(body.digest)
 
-    def sweep(self, digests: Iterable[Digest], drafts: Iterable[DraftId]) -> int:
-        """Removes every body and draft that is not named; how many. Files that bear no name of ours stay."""
+    def unnamed(self, digests: Iterable[Digest], drafts: Iterable[DraftId]) -> list[Body]:
+        """Every body and draft that is not named; files that bear no name of ours are none."""
         named: set[str] = {*digests, *drafts}
-        removed = 0
-        for entry in self._files():
-            if entry.name not in named:
-                self._unlink(entry.path)
-                removed += 1
-        return removed
+        return [_body_at(entry) for entry in self._files() if entry.name not in named]
+
+    def set_apart(self, bodies: Iterable[Body]) -> str:
+        """Moves files that no row names to where nothing removes them; the directory. Raises OSError."""
+        directory = os.path.join(os.path.dirname(self._bodies), "apart")
+        os.makedirs(directory, mode=0o700, exist_ok=True)
+        for body in bodies:
+            path = self._body_path(body.digest or Digest("")) if body.draft is None else self._draft_path(body.draft)
+            os.rename(path, os.path.join(directory, os.path.basename(path)))
+            self.room.give(body.size)
+        return directory
+
+    def lasting(self, body: Body) -> bool:
+        """Whether the body was synced, or is a former run's: of those it is not known, so they are taken for synced."""
+        if body.draft is not None and not self._may_last(body.draft):
+            return False
+        return body.draft is not None or body.digest not in self._unsynced
 
     def expect_sync(self, draft: DraftFile) -> bool:
         """Notes that ``draft`` is about to be fsynced, so that sealing keeps it so; False if it is sealed already."""
@@ -173,6 +186,7 @@ class FileSpool:
         except FileNotFoundError:
             return
         fsync(os.path.dirname(path))
+        self._unsynced.discard(digest)
 
     def closed(self, draft: DraftFile) -> None:
         """``draft`` has given its descriptor back."""
@@ -195,13 +209,18 @@ class FileSpool:
             draft = self._open.get(draft_id)
             if draft is not None:
                 draft.sealed = digest
-            # What an earlier run synced is not known: take it for synced.
-            lasting = draft_id in self._synced or not draft_id.startswith(self._run)
+            lasting = self._may_last(draft_id)
+            if not lasting and not spare:
+                self._unsynced.add(digest)
         if lasting:
             self.sync_body(digest)
         if spare:
             self._unlink(path, draft)
         self._synced.discard(draft_id)
+
+    def _may_last(self, draft_id: DraftId) -> bool:
+        """What an earlier run synced is not known: take it for synced."""
+        return draft_id in self._synced or not draft_id.startswith(self._run)
 
     def _keep_once(self, digest: Digest) -> bool:
         with self._lock:
@@ -235,9 +254,9 @@ class FileSpool:
         missing = sorted({*_FOLDERS} - {*os.listdir(self._bodies)})
         for name in missing:
             os.mkdir(f"{self._bodies}/{name}", mode=0o700)
-        if missing:
-            fsync(self._bodies)
-            fsync(directory)
+        # Whatever is missing on the disk was made here or by a run that may not have come as far as this.
+        for folder in (self._bodies, directory, os.path.dirname(directory)):
+            fsync(folder)
 
     def _files(self) -> Iterator[os.DirEntry[str]]:
         """Every draft and body; whatever else lies there is not ours."""
@@ -264,6 +283,13 @@ def _new_run(drafts: Iterable[str]) -> str:
     """The start of every draft name of this run: later than those of all drafts there, whatever the clock says."""
     newest = max((int(name[:16], 16) for name in drafts if _DRAFT_NAME.fullmatch(name)), default=0)
     return f"{max(time.time_ns(), newest + 1):016x}-{secrets.token_hex(4)}"
+
+
+def _body_at(entry: os.DirEntry[str]) -> Body:
+    size = entry.stat(follow_symlinks=False).st_size
+    if _BODY_NAME.fullmatch(entry.name):
+        return Body(size=size, digest=Digest(entry.name))
+    return Body(size=size, digest=None, draft=DraftId(entry.name))
 
 
 def _named(folder: str, name: re.Pattern[str]) -> Iterator[os.DirEntry[str]]:

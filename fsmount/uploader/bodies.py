@@ -1,13 +1,14 @@
 """The bytes that travel: sealing and checking our own, fetching the remote's.
 
 Invariant: no byte is sent whose length and digest are not those that the journal recorded. The journal knows the digest
-of a draft before the draft gets its name, so that a crash between the two finds the body again.
+of a draft before the draft gets its name, on the disk too where fsync was asked for, so that a crash between the two
+finds the body again.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -100,8 +101,18 @@ def key_of(op: Op, digest: Digest) -> str:
     return f"{op.op_id}-{hashlib.sha256(chr(0).join(parts).encode()).hexdigest()[:32]}"
 
 
+async def recorded(batch: Iterable[Claimed], journal: Journal, spool: Spool) -> None:
+    """Before any of these is sealed: what the journal knows of the drafts that fsync promised is on the disk.
+
+    A checkpoint where there are such drafts.
+    """
+    bodies = [claimed.frozen or claimed.claim.op.body for claimed in batch]
+    if any(body is not None and body.draft is not None and spool.lasting(body) for body in bodies):
+        await trio.to_thread.run_sync(journal.durable)
+
+
 async def sealed(claimed: Claimed, journal: Journal, spool: Spool) -> Claim:
-    """The claim with its draft made a body; raises CorruptBody. A checkpoint where the draft is large."""
+    """The claim with its draft made a body, after ``recorded``; raises CorruptBody. A checkpoint where that is long."""
     claim = claimed.claim
     body = claim.op.body
     if body is None or body.draft is None:
@@ -111,6 +122,8 @@ async def sealed(claimed: Claimed, journal: Journal, spool: Spool) -> Claim:
         digest = expected.digest or await _in_thread(expected.size, lambda: _digest(spool.open(expected)))
         if (expected.size, digest) != (body.size, body.digest):
             claim = journal.sealed(claim, Body(size=expected.size, digest=digest, draft=draft))
+            if spool.lasting(expected):
+                await trio.to_thread.run_sync(journal.durable)
         found = await _in_thread(expected.size, lambda: spool.seal(draft, digest))
     except FileNotFoundError:
         found = await _already_sealed(spool, expected)
@@ -155,7 +168,9 @@ async def _checked(spool: Spool, body: Body, digest: Digest) -> Source:
 
 @dataclass(slots=True)
 class Fetched:
-    """The remote's version of a file. ``draft`` holds its bytes, or is None where this disk had no room for them."""
+    """The remote's version of a file. ``draft`` holds its bytes; None where this disk had no room for them, or they
+    were not needed.
+    """
 
     revision: Revision
     digest: Digest
@@ -187,11 +202,16 @@ class Fetched:
             self.spool.remove(Body(size=self.size, digest=None, draft=draft.draft_id))
 
 
-async def fetch(path: RemotePath, remote: Remote, spool: Spool) -> Fetched | None:
-    """The file at ``path`` as the remote has it now, at one revision; None if it has none. Raises RemoteError."""
+async def fetch(
+    path: RemotePath, remote: Remote, spool: Spool, known: Collection[Digest | None] = ()
+) -> Fetched | None:
+    """The file at ``path`` as the remote has it now, at one revision; None if it has none. Raises RemoteError.
+
+    Where the remote says at its beginning that a long file is one of those ``known``, the rest is not fetched.
+    """
     for _ in range(RESTARTS):
         try:
-            fetched = await _Fetch(path, remote, spool).whole()
+            fetched = await _Fetch(path, remote, spool).whole(known)
         except Refusal as error:
             if error.status in GONE:
                 return None
@@ -212,11 +232,14 @@ class _Fetch:
         self._size = 0
         self._draft: Draft | None = None
 
-    async def whole(self) -> Fetched | None:
+    async def whole(self, known: Collection[Digest | None]) -> Fetched | None:
         """None where the revision changed on the way."""
         self._draft = _new_draft(self._spool)
         try:
             first = chunk = await self._next(None)
+            if self._size < first.total and first.digest is not None and first.digest in known:
+                self._drop()
+                return self._fetched(first, first.digest, first.total)
             while self._size < first.total:
                 chunk = await self._next(first.revision)
                 if chunk.revision != first.revision:
@@ -225,10 +248,13 @@ class _Fetch:
         except BaseException:
             self._drop()
             raise
+        return self._fetched(first, Digest(self._hasher.hexdigest()), self._size)
+
+    def _fetched(self, first: Chunk, digest: Digest, size: int) -> Fetched:
         return Fetched(
             revision=first.revision,
-            digest=Digest(self._hasher.hexdigest()),
-            size=self._size,
+            digest=digest,
+            size=size,
             content_type=first.content_type,
             draft=self._draft,
             spool=self._spool,

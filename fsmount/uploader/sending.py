@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from fsmount.errors import FileError, Refusal, RemoteError
 from fsmount.model import Body, Claim, OpId, OpKind, Reason, Receipt, State, Transfer
 from fsmount.retry import GONE, asked_wait, is_asked_about
-from fsmount.uploader.bodies import CorruptBody, Parcel, fetch, parcel, parcel_of, sealed
+from fsmount.uploader.bodies import CorruptBody, Parcel, fetch, parcel, parcel_of, recorded, sealed
 from fsmount.uploader.parts import Accepted, Claimed, Parts, Request
 from fsmount.uploader.replaced import Replaced
 from fsmount.uploader.replaying import Replaying
@@ -96,6 +96,7 @@ class Sender:
         """Sends puts of small files in one request, be it a single one: in a batch the remote recognises a repeated
         request by its key, so that a lost answer cannot turn into a conflict with ourselves."""
         parcels = []
+        await recorded(batch, self._parts.journal, self._parts.spool)
         for claimed in batch:
             self._note_sending(claimed.claim)
             try:
@@ -125,6 +126,7 @@ class Sender:
             return None
 
     async def _put(self, claimed: Claimed) -> None:
+        await recorded([claimed], self._parts.journal, self._parts.spool)
         ready = await self._ready(claimed)
         if ready is not None:
             await self._put_alone(ready)
@@ -260,6 +262,7 @@ class Sender:
 
     async def _bring(self, claimed: Claimed) -> Claim | None:
         """Puts the op's own bytes at the new name."""
+        await recorded([claimed], self._parts.journal, self._parts.spool)
         ready = await self._ready(claimed)
         return None if ready is None else await self._arrive(ready)
 
@@ -328,7 +331,7 @@ class Sender:
         wanted = (op.body or Body(size=0, digest=op.base.digest)).digest
         request = self._settler.removal(OpKind.PUT, op)
         try:
-            new = await fetch(op.target, self._parts.remote, self._parts.spool)
+            new = await fetch(op.target, self._parts.remote, self._parts.spool, {wanted})
         except RemoteError as error:
             await self._settler.failed(claim, request, error)
             return

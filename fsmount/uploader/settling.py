@@ -258,8 +258,9 @@ class Settler:
     # what the remote holds
 
     async def _compare(self, claim: Claim, request: Request, error: RemoteError) -> Accepted | None:
+        known = {request.digest, request.base.digest, *self._parts.journal.sent_digests(request.path)}
         try:
-            theirs = await fetch(request.path, self._parts.remote, self._parts.spool)
+            theirs = await fetch(request.path, self._parts.remote, self._parts.spool, known)
         except RemoteError as unread:
             return await self._not_compared(claim, request, error, unread)
         if theirs is None:

@@ -1,7 +1,8 @@
 """What the uploader and the change feed report: our own changes that arrived, and other people's.
 
-Invariant: implements ports.Overlay; nothing here is a checkpoint. Our own change is recognised by its revision, however
-late its echo comes, and never moves a known revision back.
+Invariant: implements ports.Overlay; nothing here but ``run`` is a checkpoint. Our own change is recognised by its
+revision and digest, however late its echo comes, and never moves a known revision back. What the kernel may have been
+told is withdrawn (see ``promises``) in the same stretch in which the tree learns that it is true no longer.
 """
 
 from __future__ import annotations
@@ -11,30 +12,29 @@ from contextlib import suppress
 
 import trio
 
-from fsmount.config import Config
 from fsmount.model import (
     ROOT,
     Body,
     Change,
+    Digest,
     DraftId,
     Entry,
+    Feed,
     Kind,
     Op,
     OpKind,
     Receipt,
     RemotePath,
     Revision,
-    is_below,
     join,
-    name_of,
-    parent_of,
 )
-from fsmount.ports import Clock, Details, EventLog, KernelCache, Source, Spool
+from fsmount.ports import Clock, Details, EventLog, Source, Spool
 from fsmount.vfs.files import Files
 from fsmount.vfs.followed import Followed
 from fsmount.vfs.overlay import Ledger
+from fsmount.vfs.promises import Promises
 from fsmount.vfs.shown import AtRemote
-from fsmount.vfs.tree import Tree, can_hold
+from fsmount.vfs.tree import Tree
 
 OWN = 20_000
 """Paths whose last own revision is remembered, so that its echo in the feed is recognised."""
@@ -46,13 +46,11 @@ class Arrivals:
     """Brings the tree, the cache and the kernel up to what is reported."""
 
     def __init__(
-        self, config: Config, ledger: Ledger, spool: Spool, kernel: KernelCache, clock: Clock, log: EventLog,
-        tree: Tree, files: Files,
-    ) -> None:  # fmt: skip
-        self._config = config
+        self, ledger: Ledger, spool: Spool, clock: Clock, log: EventLog, tree: Tree, files: Files, promises: Promises
+    ) -> None:
         self._ledger = ledger
         self._spool = spool
-        self._kernel = kernel
+        self._promises = promises
         self._clock = clock
         self._log = log
         self._tree = tree
@@ -61,7 +59,7 @@ class Arrivals:
         self._unexplained: dict[RemotePath, Change] = {}
         self._adopting: list[tuple[AtRemote, Body, Source]] = []
         self._adopted = trio.Event()
-        self._own: OrderedDict[RemotePath, Revision | None] = OrderedDict()
+        self._own: OrderedDict[RemotePath, tuple[Revision | None, Digest | None]] = OrderedDict()
 
     # what the uploader reports
 
@@ -100,6 +98,12 @@ class Arrivals:
                 self._adopted.set()
 
     async def run(self) -> None:
+        """Does at leisure what the reports begin; does not return."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._promises.run)
+            nursery.start_soon(self._store_adopted)
+
+    async def _store_adopted(self) -> None:
         """Stores in the cache what was acknowledged; in a thread, because making files takes long."""
         while True:
             await self._adopted.wait()
@@ -114,7 +118,7 @@ class Arrivals:
 
     def _delivered(self, op: Op, path: RemotePath, entry: Entry | None) -> None:
         self._tree.delivered(path, entry, op.op_id)
-        self._own[path] = None if entry is None else entry.revision
+        self._own[path] = (None, None) if entry is None else (entry.revision, entry.digest)
         self._own.move_to_end(path)
         if len(self._own) > OWN:
             self._own.popitem(last=False)
@@ -128,20 +132,29 @@ class Arrivals:
 
     # what the feed reports
 
+    def feed_changed(self, before: Feed, now: Feed) -> None:
+        """What was taken to be true until a change is told is so no longer when the feed is not what it was."""
+        if now is Feed.NONE:
+            self._tree.listings.renew()
+        if before is Feed.LIVE:
+            self._promises.withdraw_all()
+
     def remote_changed(self, change: Change) -> None:
-        """The feed says that a file stands at a revision. Our own echo is nothing new; what a listing
-        told before the feed did is only noted.
+        """The feed says that a file stands at a revision. Our own echo is nothing new; what a listing told before the
+        feed did is new to the kernel only.
         """
-        if change.path in self._own and self._own[change.path] == change.revision:
+        if self._is_echo(change):
             return
         if change.revision is not None:
             self._tree.overlay.stands(change.path)
+        self._own.pop(change.path, None)
         if self._tell_renamed(self._followed.renamed(change)):
             self._note(change)
             return
         entry = self._tree.listings.entry(change.path)
-        if entry is not None and entry.revision == change.revision:
+        if entry is not None and _same(change, entry.revision, entry.digest):
             self._note(change)
+            self._promises.withdraw(change.path, replaced=change.revision is not None)
             return
         record = self._ledger.shown(change.path)
         if record is not None and record.state == "sending":
@@ -150,6 +163,10 @@ class Arrivals:
         self._note(change)
         self._outdated(change.path, gone=change.revision is None)
 
+    def _is_echo(self, change: Change) -> bool:
+        own = self._own.get(change.path)
+        return own is not None and _same(change, *own)
+
     def _tell_renamed(self, names: tuple[RemotePath, RemotePath] | None) -> bool:
         """The remote gave a file another name: the kernel looks both up anew."""
         if names is None:
@@ -157,7 +174,7 @@ class Arrivals:
         for path in names:
             self._own.pop(path, None)
             self._unexplained.pop(path, None)
-            self._tell_kernel(path)
+            self._promises.withdraw(path, replaced=False)
         self._log.note("remote.changed", f"{names[0]} was renamed there", path=names[1], details=Details())
         return True
 
@@ -165,6 +182,7 @@ class Arrivals:
         """An op on ``path`` is settled: what the feed said meanwhile was its echo, or somebody else's change."""
         change = self._unexplained.pop(path, None)
         if change is not None and change.revision != revision:
+            self._own.pop(path, None)
             self._note(change)
             self._outdated(path)
 
@@ -175,12 +193,7 @@ class Arrivals:
     def missed(self, below: RemotePath = ROOT) -> None:
         """The feed may have lost changes: everything is looked at again that lies below that directory."""
         self._tree.listings.expire(below)
-        for node in self._tree.inodes.all():
-            if below != ROOT and not is_below(self._tree.path(node), below):
-                continue
-            self._kernel.attributes_changed(node.ino)
-            if node.parent is not None and not node.detached:
-                self._kernel.entry_changed(node.parent.ino, node.name)
+        self._promises.withdraw_all(below)
 
     def refresh(self, path: RemotePath) -> None:
         """A person wants to see what stands at ``path`` and below it now."""
@@ -189,31 +202,15 @@ class Arrivals:
             self._outdated(path)
 
     def _outdated(self, path: RemotePath, *, gone: bool = True) -> None:
-        """What stands at ``path`` is unknown. A directory that may have gone keeps its name in the kernel, for the sake
-        of
-        those who work in it: their next look at its attributes tells."""
+        """What stands at ``path`` is unknown, and whether the directories above it do that may come or go with it."""
         _, *above = self._tree.listings.outdated(path, gone=gone)
-        self._tell_kernel(path)
+        self._promises.withdraw(path, replaced=not gone)
         for directory in above:
-            node = self._tree.inodes.find(directory)
-            if node is not None:
-                self._kernel.attributes_changed(node.ino)
+            self._promises.withdraw_attributes(directory)
 
-    def _tell_kernel(self, path: RemotePath) -> None:
-        """Drops what the kernel knows of the path, and of the nearest directory above it that it knows."""
-        node = self._tree.inodes.find(path)
-        if node is not None and node.parent is not None:
-            if node.handles or node.draft is not None:
-                self._kernel.attributes_changed(node.ino)
-            else:
-                self._kernel.content_changed(node.ino)
-            self._kernel.entry_changed(node.parent.ino, node.name)
-            return
-        while path not in {self._config.remote.root, ROOT}:
-            parent = self._tree.inodes.find(parent_of(path))
-            if parent is not None and not can_hold(parent, name_of(path)):
-                return
-            if parent is not None:
-                self._kernel.entry_changed(parent.ino, name_of(path))
-                return
-            path = parent_of(path)
+
+def _same(change: Change, revision: Revision | None, digest: Digest | None) -> bool:
+    """Whether the change is to that version: a remote that was set up anew counts its revisions from the beginning."""
+    if change.revision != revision:
+        return False
+    return change.digest is None or digest is None or change.digest == digest

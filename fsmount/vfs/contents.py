@@ -1,22 +1,37 @@
 """Remote bytes at one revision, through the cache.
 
 Invariant: a read never returns bytes of another version than was asked for; and one fetch serves all who wait for it.
+Of a file that is read in ranges no more than a few blocks are in memory, whatever the cache holds.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from typing import Protocol
 
 import trio
 
 from fsmount.connection import Connection
 from fsmount.errors import FileError, Refusal, RemoteError, Unreachable
-from fsmount.model import Body, Chunk, ConnectionState, Digest
+from fsmount.model import Body, Chunk, ConnectionState, RemotePath
 from fsmount.ports import Cache, Draft, EventLog, Remote, Source
+from fsmount.vfs.patience import progressed
 from fsmount.vfs.shown import AtRemote
 
 BLOCK = 4 * 1024 * 1024
 """Bytes asked for at once where the remote has ranges."""
+SUBTREE = 8 * 1024 * 1024
+"""Bytes that a subtree may hold to be fetched in one request."""
+HELD = 4 * BLOCK
+"""Bytes of lately fetched blocks in memory: for readers of a file that the cache does not keep."""
+READERS = 64
+"""Files of which it is remembered where they were read last."""
+AHEAD = 4
+"""Blocks that may be fetched ahead of their readers at once."""
 
 
 class Contents:
@@ -28,25 +43,71 @@ class Contents:
         self._connection = connection
         self._log = log
         self._under_way: dict[tuple[AtRemote, int], _Fetch] = {}
+        self._recent = _Recent()
+        self._read_last: OrderedDict[AtRemote, int] = OrderedDict()
+        self._wanted: list[tuple[AtRemote, int]] = []
+        self._ahead = 0
+        self._stirred = trio.Event()
         self.bytes_down = 0
 
+    async def run(self) -> None:
+        """Fetches the next block of what is read front to back, for ever."""
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._stirred.wait()
+                self._stirred = trio.Event()
+                wanted, self._wanted = self._wanted, []
+                for at, start in wanted:
+                    nursery.start_soon(self._fetch_ahead, at, start)
+
     async def read(self, at: AtRemote, offset: int, size: int) -> bytes:
-        """``size`` bytes from ``offset``, fewer only at the end of the file. A checkpoint where they are not cached.
+        """``size`` bytes from ``offset``, fewer only at the end of the file. A checkpoint where they are not here.
 
         Raises FileError ESTALE when the remote has another version now, or RemoteError.
         """
-        found = self._cache.read(at.path, version_of(at), offset, size)
+        self._look_ahead(at, offset)
+        found = self._here(at, offset, size)
         if found is not None:
             return found
+        room = BLOCK - offset % BLOCK
+        if size > room and self._remote.capabilities.ranges:
+            first = await self.read(at, offset, room)
+            return first if len(first) < room else first + await self.read(at, offset + room, size - room)
         chunk = await self._fetch(at, offset, size)
-        begin = offset - chunk.start
-        end = begin + size
-        if begin >= 0 and (end <= len(chunk.data) or chunk.start + len(chunk.data) >= chunk.total):
-            return chunk.data[begin:end]
-        raise FileError(
-            errno.EIO,
-            f"{at.path}: the remote sent {len(chunk.data)} bytes from {chunk.start}, asked for {size} from {offset}",
-        )
+        found = _part(chunk, offset, size)
+        if found is None:
+            got = f"{len(chunk.data)} bytes from {chunk.start}"
+            raise FileError(errno.EIO, f"{at.path}: the remote sent {got}, asked for {size} from {offset}")
+        return found
+
+    def _here(self, at: AtRemote, offset: int, size: int) -> bytes | None:
+        recent = self._recent.find(at, offset // BLOCK * BLOCK)
+        found = None if recent is None else _part(recent, offset, size)
+        return found if found is not None else self._cache.read(at.path, version_of(at), offset, size)
+
+    def _look_ahead(self, at: AtRemote, offset: int) -> None:
+        """A reader that comes to a new block from the one before wants the next one soon."""
+        block = offset // BLOCK
+        last = self._read_last.get(at)
+        if last == block or not self._remote.capabilities.ranges:
+            return
+        self._read_last[at] = block
+        self._read_last.move_to_end(at)
+        if len(self._read_last) > READERS:
+            self._read_last.popitem(last=False)
+        start, total = (block + 1) * BLOCK, self.known_size(at)
+        if last == block - 1 and total is not None and start < total and self._ahead < AHEAD:
+            self._ahead += 1
+            self._wanted.append((at, start))
+            self._stirred.set()
+
+    async def _fetch_ahead(self, at: AtRemote, start: int) -> None:
+        try:
+            if self._here(at, start, 1) is None:
+                with suppress(RemoteError, FileError):
+                    await self._fetch(at, start, 1)
+        finally:
+            self._ahead -= 1
 
     async def size(self, at: AtRemote) -> int:
         """The exact length of that version, fetched where no listing tells it."""
@@ -58,15 +119,43 @@ class Contents:
         return self._cache.total(at.path, version_of(at))
 
     async def copy(self, at: AtRemote, draft: Draft) -> None:
-        """Writes the whole version into ``draft``; raises as ``read`` does, and OSError when the disk is full."""
-        offset = 0
+        """Writes the whole version into ``draft``; raises as ``read`` does, and OSError when the disk is full.
+
+        Each block that comes is progress: the system call that waits for all of them may take longer for it.
+        """
+        offset, hasher = 0, hashlib.sha256()
         while True:
             piece = await self.read(at, offset, BLOCK)
+            progressed()
             if piece:
-                draft.write(offset, piece)
+                await trio.to_thread.run_sync(_append, draft, offset, piece, hasher)
             offset += len(piece)
             if len(piece) < BLOCK:
-                return
+                break
+        if at.digest not in (None, hasher.hexdigest()):
+            raise FileError(errno.EIO, f"{at.path}: what the remote sent is not what its digest says")
+
+    @property
+    def reads_below(self) -> bool:
+        """Whether ``learn_below`` is worth trying."""
+        return self._remote.capabilities.batch_read and self._connection.state is not ConnectionState.OFFLINE
+
+    async def learn_below(self, directory: RemotePath, wanted: Mapping[RemotePath, AtRemote]) -> None:
+        """Fetches everything below a directory in one request, if it is not much, and keeps it: sizes and content.
+
+        Raises RemoteError.
+        """
+        found = await self._remote.read_below(directory, SUBTREE)
+        self._connection.contacted()
+        if found:
+            self.bytes_down += sum(len(chunk.data) for _, chunk in found)
+            await trio.to_thread.run_sync(self._keep, found, wanted)
+
+    def _keep(self, found: Sequence[tuple[RemotePath, Chunk]], wanted: Mapping[RemotePath, AtRemote]) -> None:
+        for path, chunk in found:
+            at = AtRemote(path, chunk.revision, chunk.digest)
+            asked = wanted.get(path)
+            self._cache.store(path, version_of(asked if asked is not None and _is_same(asked, at) else at), chunk)
 
     def adopt(self, at: AtRemote, body: Body, source: Source) -> None:
         """Keeps what was just acknowledged; blocks: call it in a thread."""
@@ -112,10 +201,11 @@ class Contents:
         self._connection.contacted()
         self.bytes_down += len(chunk.data)
         found = AtRemote(at.path, chunk.revision, chunk.digest)
-        if chunk.revision != at.revision or not _may_be_same(at.digest, chunk.digest):
+        if not _is_same(at, found):
             self._cache.store(at.path, version_of(found), chunk)
             raise FileError(errno.ESTALE, f"{at.path}: the remote has {chunk.revision} now, {at.revision} was opened")
         self._cache.store(at.path, version_of(at), chunk)
+        self._recent.keep(at, chunk)
         return chunk
 
 
@@ -124,8 +214,50 @@ def version_of(at: AtRemote) -> str:
     return at.revision if at.digest is None else f"{at.revision} {at.digest}"
 
 
-def _may_be_same(one: Digest | None, other: Digest | None) -> bool:
-    return one is None or other is None or one == other
+def _is_same(one: AtRemote, other: AtRemote) -> bool:
+    """Whether both are one content: a revision that was given twice tells by its digest."""
+    return one.revision == other.revision and (one.digest is None or other.digest in (None, one.digest))
+
+
+def _part(chunk: Chunk, offset: int, size: int) -> bytes | None:
+    """Those bytes of the file, None where the chunk has not all of them."""
+    begin = offset - chunk.start
+    end = begin + size
+    if begin < 0 or (end > len(chunk.data) and chunk.start + len(chunk.data) < chunk.total):
+        return None
+    return chunk.data[begin:end]
+
+
+def _append(draft: Draft, offset: int, piece: bytes, hasher: _Hasher) -> None:
+    draft.write(offset, piece)
+    hasher.update(piece)
+
+
+class _Hasher(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+class _Recent:
+    """The blocks that were fetched last, as far as ``HELD`` bytes hold them."""
+
+    def __init__(self) -> None:
+        self._chunks: OrderedDict[tuple[AtRemote, int], Chunk] = OrderedDict()
+        self._bytes = 0
+
+    def find(self, at: AtRemote, start: int) -> Chunk | None:
+        """The block that was asked for from ``start`` on."""
+        return self._chunks.get((at, start))
+
+    def keep(self, at: AtRemote, chunk: Chunk) -> None:
+        """The newest; what is too long to be one of several is not kept."""
+        if len(chunk.data) > BLOCK:
+            return
+        before = self._chunks.pop((at, chunk.start), None)
+        self._chunks[at, chunk.start] = chunk
+        self._bytes += len(chunk.data) - (0 if before is None else len(before.data))
+        while self._bytes > HELD:
+            _, oldest = self._chunks.popitem(last=False)
+            self._bytes -= len(oldest.data)
 
 
 class _Fetch:

@@ -46,6 +46,7 @@ class Drafts:
     def stand(self, node: Node, draft: OpenDraft) -> None:
         """From now on the node is what the draft holds."""
         node.draft = draft
+        node.kept = None
         self._tree.writing(node)
 
     async def start(self, node: Node, *, empty: bool) -> OpenDraft:

@@ -22,6 +22,7 @@ from fsmount.vfs.drafts import Drafts
 from fsmount.vfs.handles import Handle, OpenDraft
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.overlay import Ledger
+from fsmount.vfs.promised import sync_what_replaces
 from fsmount.vfs.shown import Shown, Unsent
 from fsmount.vfs.tree import Tree
 from fsmount.vfs.writethrough import WriteThrough
@@ -72,16 +73,15 @@ class Files:
         if node.overtaken:
             raise self.drafts.changed_elsewhere(node)
         number = self._add(node, writable)
+        handle = self._handles[number]
         try:
             if truncate and writable:
-                await self._truncate(self._handles[number], 0)
+                await self._truncate(handle, 0)
         except BaseException:
             await self.release(number)
             raise
-        version = node.shown.content if node.shown is not None and node.draft is None else None
-        keep = version is not None and version == node.kept
-        node.kept = version
-        return number, keep
+        handle.version = node.shown.content if node.shown is not None and node.draft is None else None
+        return number, handle.version is not None and handle.version == node.kept
 
     def create(self, node: Node, base: Base, attributes: dict[str, int], *, local: bool) -> int:
         """A handle on a new, empty file that stands at ``node``; its draft is in the journal.
@@ -114,6 +114,7 @@ class Files:
         try:
             if handle.wrote and node.draft is not None:
                 await self.journal(node)
+                await self._know_digest(node)
                 self._leave(node, node.draft)
         finally:
             node.handles -= 1
@@ -136,7 +137,10 @@ class Files:
 
     async def read(self, number: int, offset: int, size: int) -> bytes:
         """A checkpoint only where the bytes are not on this machine. Raises FileError ESTALE, RemoteError."""
-        node = self.handle(number).node
+        handle = self.handle(number)
+        node = handle.node
+        if node.kept is not handle.version:
+            self._keep_pages(handle)
         local = node.draft.draft if node.draft is not None else node.orphan
         if local is not None:
             return local.read(offset, size)
@@ -150,6 +154,13 @@ class Files:
             return b""
         wanted = size if length is None else min(size, length - offset)
         return await self._tree.contents.read(content, offset, wanted)
+
+    @staticmethod
+    def _keep_pages(handle: Handle) -> None:
+        """A first read shows that the kernel has carried out the open, and so has no pages of another version."""
+        node = handle.node
+        if node.draft is None and node.shown is not None and node.shown.content == handle.version:
+            node.kept = handle.version
 
     # writing
 
@@ -234,15 +245,17 @@ class Files:
             await self.through.delivered(self._tree.path(node))
 
     async def fsync(self, number: int) -> None:
-        """As flush, and on the disk: body, directory and journal."""
-        await self.flush(number)
+        """As flush, and on the disk: body, directory and journal. The journal comes last, so that it never names bytes
+        that a power failure could take.
+        """
         node = self.handle(number).node
+        if node.draft is not None and not node.detached:
+            await trio.to_thread.run_sync(node.draft.draft.sync)
+        await self.flush(number)
         if node.detached:
             return
-        record = self._ledger.shown(self._tree.path(node))
-        if node.draft is not None:
-            await trio.to_thread.run_sync(node.draft.draft.sync)
-        elif record is not None and record.op.body is not None:
+        record = self._ledger.shown(self._tree.path(node)) if node.draft is None else None
+        if record is not None and record.op.body is not None:
             await trio.to_thread.run_sync(self._spool.sync, record.op.body)
         await trio.to_thread.run_sync(self._ledger.durable)
 
@@ -257,11 +270,28 @@ class Files:
             draft.dirty = False
             try:
                 body = await self._body(draft)
+                await sync_what_replaces(self._ledger, self._spool, self._tree.path(node), node.shown, body)
                 if self._recordable(node, draft):
                     self._record(node, draft, body)
             except BaseException:
                 draft.dirty = True
                 raise
+
+    async def _know_digest(self, node: Node) -> None:
+        """Before the last writer leaves: the journal knows the digest, also of what was not written front to back.
+
+        From then on the op may be sent by itself, and only by the digest is it known after a crash whether its bytes
+        are those that were written. Nobody waits for this: close(2) has returned. What was written meanwhile is another
+        writer's, who does the same.
+        """
+        draft = node.draft
+        if draft is None or draft.writers > 1 or not self._recordable(node, draft) or draft.draft.body.digest:
+            return
+        async with node.busy:
+            small = draft.draft.size <= INLINE
+            body = draft.draft.hashed() if small else await trio.to_thread.run_sync(draft.draft.hashed)
+            if node.draft is draft and not draft.dirty and self._recordable(node, draft):
+                self._record(node, draft, body)
 
     def _unrecorded(self, node: Node) -> OpenDraft | None:
         """The node's draft if it holds something that the journal does not know and has to."""

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from fsmount.config import Config
 from fsmount.connection import Connection
 from fsmount.errors import FileError
-from fsmount.model import ABSENT, Attr, Kind, LocalNode, RemotePath, join
+from fsmount.model import ABSENT, Kind, LocalNode, RemotePath, join
 from fsmount.ports import Cache, Clock, EventLog, KernelCache, Remote, Spool
 from fsmount.vfs.arrivals import Arrivals
 from fsmount.vfs.contents import Contents
@@ -24,6 +24,7 @@ from fsmount.vfs.inodes import Node
 from fsmount.vfs.listings import Listings
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.problems import Problems
+from fsmount.vfs.promises import Promises
 from fsmount.vfs.renames import Renames
 from fsmount.vfs.shown import AtRemote, Shown
 from fsmount.vfs.tree import Tree
@@ -61,7 +62,9 @@ class Filesystem:
         self.problems = Problems(self.tree.overlay.clashes)
         self.max_deletes = config.max_deletes
         """Deletes within a minute beyond which they are held."""
-        self.arrivals = Arrivals(config, ledger, spool, kernel, clock, log, self.tree, self.files)
+        self.promises = Promises(self.tree, connection, kernel, config.attr_ttl)
+        self.arrivals = Arrivals(ledger, spool, clock, log, self.tree, self.files, self.promises)
+        connection.watch_feed(self.arrivals.feed_changed)
 
     # making
 
@@ -206,7 +209,7 @@ class Filesystem:
         self, node: Node, *, mode: int | None = None, uid: int | None = None, gid: int | None = None,
         mtime: float | None = None,
         size: int | None = None, handle: int | None = None,
-    ) -> Attr:  # fmt: skip
+    ) -> None:  # fmt: skip
         """Changes what is given. Size is content; the rest is kept by this mount and makes no op."""
         if size is not None:
             if handle is None:
@@ -216,7 +219,6 @@ class Filesystem:
             await self.files.truncate(node, size, handle)
         if (mode, uid, gid, mtime) != (None, None, None, None):
             self._keep_attributes(node, mode, uid, gid, mtime)
-        return await self.tree.attr(node)
 
     def _keep_attributes(
         self, node: Node, mode: int | None, uid: int | None, gid: int | None, mtime: float | None

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from fsmount.ports import Draft
+from fsmount.vfs.shown import Content
 
 if TYPE_CHECKING:
     from fsmount.vfs.inodes import Node
@@ -36,11 +37,14 @@ class OpenDraft:
 
 
 class Handle:
-    """One open file. ``wrote`` says that it counts among the draft's writers."""
+    """One open file. ``wrote`` says that it counts among the draft's writers; ``version`` is what was opened, None for
+    what is being written.
+    """
 
-    __slots__ = ("node", "writable", "wrote")
+    __slots__ = ("node", "version", "writable", "wrote")
 
     def __init__(self, node: Node, *, writable: bool) -> None:
         self.node = node
         self.writable = writable
         self.wrote = False
+        self.version: Content | None = None

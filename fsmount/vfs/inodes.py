@@ -7,6 +7,7 @@ file while that holds; a file that was removed or replaced is *detached*: it has
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from hashlib import blake2b
 
 import trio
@@ -15,7 +16,7 @@ from fsmount.errors import FileError
 from fsmount.model import Ino, Kind, RemotePath, join
 from fsmount.ports import Source
 from fsmount.vfs.handles import OpenDraft
-from fsmount.vfs.shown import Shown
+from fsmount.vfs.shown import Content, Shown
 
 ROOT_INO = Ino(1)
 CONTROL = 1 << 62
@@ -62,8 +63,8 @@ class Node:
         self.orphan: Source | None = None
         self.busy = trio.Lock()
         """Held while a draft is begun or journalled; nobody holds two."""
-        self.kept: object = None
-        """The version whose pages the kernel may have; what ``open`` compares to keep them."""
+        self.kept: Content | None = None
+        """The version of all the pages that the kernel has of the file; None where that is not known."""
 
 
 class Inodes:
@@ -74,6 +75,11 @@ class Inodes:
         self.root = Node(ROOT_INO, None, "", Kind.DIRECTORY)
         self._by_ino: dict[int, Node] = {ROOT_INO: self.root}
         self._by_name: dict[tuple[int, str], Node] = {}
+        self._name_lost: Callable[[Node, Node], None] = lambda _parent, _node: None
+
+    def watch_overtaken(self, name_lost: Callable[[Node, Node], None]) -> None:
+        """``name_lost`` is called with directory and node when the node loses its name to what the remote has."""
+        self._name_lost = name_lost
 
     def get(self, ino: int) -> Node:
         """Raises FileError ESTALE for a number that is not known."""
@@ -139,6 +145,8 @@ class Inodes:
     def overtake(self, node: Node) -> None:
         """The remote has another file there, or none: the node's handles go on with what they have."""
         node.overtaken = True
+        if not node.detached and node.parent is not None:
+            self._name_lost(node.parent, node)
         self.detach(node)
 
     def move(self, node: Node, parent: Node, name: str) -> None:

@@ -39,6 +39,11 @@ class Listing:
         self.expires = expires
         self.doubtful: set[str] = set()
 
+    @property
+    def outdated(self) -> bool:
+        """Whether something of it is known to have changed, not only that it is old."""
+        return self.expires <= self.confirmed_at
+
 
 NOTHING = Listing({}, 0.0, 0.0)
 """The listing of a directory of which nothing is known."""
@@ -75,6 +80,10 @@ class Listings:
             return listing
         return None
 
+    def current(self, directory: RemotePath) -> Listing | None:
+        """The same; an empty one of a directory that a current listing above shows to be absent."""
+        return self.fresh(directory) or self._known_absent(directory)
+
     def held(self, directory: RemotePath) -> Listing | None:
         """The listing even if it has expired."""
         return self._held.get(directory)
@@ -84,12 +93,9 @@ class Listings:
 
         Raises RemoteError where nothing is held; at once while the mount knows that it is offline.
         """
-        listing = self.fresh(directory)
-        if listing is not None:
-            return listing
-        absent = self._known_absent(directory)
-        if absent is not None:
-            return absent
+        current = self.current(directory)
+        if current is not None:
+            return current
         old = self._held.get(directory)
         if self._connection.state is ConnectionState.OFFLINE:
             if old is None:

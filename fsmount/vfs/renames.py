@@ -21,6 +21,7 @@ from fsmount.vfs.files import Files
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.keeping import keep_directory, keep_mtime
 from fsmount.vfs.overlay import Ledger
+from fsmount.vfs.promised import sync_what_replaces
 from fsmount.vfs.shown import AtRemote, Unsent
 from fsmount.vfs.tree import Tree
 from fsmount.vfs.xattrs import content_type
@@ -91,6 +92,9 @@ class Renames:
             target is None or self._tree.is_local(target)
         )
         body = await self._brought(node) if becomes_local and not local else None
+        brings = body or _own_bytes(node)
+        if target is not None and brings is not None:
+            await sync_what_replaces(self._ledger, self._spool, new, target.shown, brings)
         if node.detached or parent.detached or (target is not None and target.detached):
             if body is not None:
                 self._spool.remove(body)
@@ -172,7 +176,9 @@ class Renames:
                 source.close()
             elif shown is not None and isinstance(shown.content, AtRemote):
                 await self._tree.contents.copy(shown.content, draft)
-            return await trio.to_thread.run_sync(lambda: draft.body)
+            body = await trio.to_thread.run_sync(lambda: draft.body)
+            await sync_what_replaces(self._ledger, self._spool, self._tree.path(node), node.shown, body)
+            return body
         except BaseException:
             self._spool.remove(Body(size=0, digest=None, draft=draft.draft_id))
             raise
@@ -222,3 +228,11 @@ class Renames:
             self._ledger.keep_xattr(path, name, None)
         for name, value in attributes.items():
             self._ledger.keep_xattr(path, name, value)
+
+
+def _own_bytes(node: Node) -> Body | None:
+    """The bytes of a file that are here and not at the remote."""
+    if node.draft is not None:
+        return Body(size=node.draft.draft.size, digest=None, draft=node.draft.draft.draft_id)
+    content = node.shown.content if node.shown is not None else None
+    return content.body if isinstance(content, Unsent) else None

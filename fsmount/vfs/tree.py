@@ -24,6 +24,8 @@ from fsmount.vfs.overlay import Ledger, Overlay
 from fsmount.vfs.shown import AtRemote, Shown, Unsent
 
 NAME_MAX = 255
+FEW = 4
+"""Files of unknown size that are fetched one by one: all that lies below their directory would cost more."""
 
 
 class Tree:
@@ -205,10 +207,16 @@ class Tree:
         path = self.path(directory)
         return self.overlay.look(path, name, self.listings.held(path) or listing)
 
-    async def measure(self, children: list[tuple[str, Shown]]) -> None:
-        """Fetches the sizes that no listing tells, 8 at once, so that ``quick_attr`` knows them; what fails stays
-        unknown.
+    async def measure(self, directory: Node, children: list[tuple[str, Shown]]) -> None:
+        """Fetches the sizes that no listing tells, so that ``quick_attr`` knows them; what fails stays unknown.
+
+        One request brings all of a small subtree, with its content; else each file costs one, 8 at once.
         """
+        unknown = self._unmeasured(children)
+        if len(unknown) > FEW and self.contents.reads_below:
+            with contextlib.suppress(RemoteError):
+                await self.contents.learn_below(self.path(directory), {each.path: each for each in unknown})
+            unknown = self._unmeasured(children)
         limit = trio.CapacityLimiter(8)
 
         async def one(content: AtRemote) -> None:
@@ -217,10 +225,13 @@ class Tree:
                     await self.contents.size(content)
 
         async with trio.open_nursery() as nursery:
-            for _, shown in children:
-                content = shown.content
-                if shown.size is None and isinstance(content, AtRemote) and self.contents.known_size(content) is None:
-                    nursery.start_soon(one, content)
+            for content in unknown:
+                nursery.start_soon(one, content)
+
+    def _unmeasured(self, children: list[tuple[str, Shown]]) -> list[AtRemote]:
+        contents = (shown.content for _, shown in children if shown.size is None)
+        known = self.contents.known_size
+        return [content for content in contents if isinstance(content, AtRemote) and known(content) is None]
 
     def look_again(self, node: Node) -> None:
         """The node's path has another name or another op now; what is open goes on with the bytes that it has."""
@@ -261,7 +272,7 @@ class Tree:
             if not (node.handles and _another_version(node.shown, shown)):
                 self.show(node, shown)
         elif not node.handles:
-            self.inodes.detach(node)
+            self.inodes.overtake(node)
             raise FileError(errno.ESTALE, f"{self.path(node)} was removed elsewhere")
 
     async def attr(self, node: Node) -> Attr:
@@ -342,6 +353,8 @@ class Tree:
         if brought:
             shown = self.overlay.look(parent_of(path), node.name, Listing({node.name: entry}, 0.0, 0.0))
             if shown is not None and shown.kind is node.kind:
+                if content is not None and node.kept == content:
+                    node.kept = shown.content
                 self.show(node, shown)
         elif node.draft is not None or isinstance(content, Unsent):
             node.shown = replace(node.shown, base=base)

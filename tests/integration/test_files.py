@@ -8,7 +8,7 @@ import pytest
 
 from tests.support.mount import Mount, until
 from tests.support.place import Place, place, resting, resting_mount, shared_mount
-from tests.support.server import RelayServer
+from tests.support.server import RelayServer, serving
 
 __all__ = ["place", "resting", "resting_mount", "shared_mount"]
 pytestmark = pytest.mark.mount
@@ -383,11 +383,12 @@ def test_without_the_remote_files_are_still_made(quick: Mount) -> None:
     assert quick.server.get("/d/newer") == b"new\n"
 
 
-def test_more_than_the_remote_takes_is_refused_at_once(place: Place) -> None:
-    assert "File too large" in place.fails("truncate -s 100M large")
-    assert "File too large" in place.fails("head -c 1M /dev/zero | dd of=large seek=100M bs=1M oflag=seek_bytes")
-    assert place.out("stat -c %s large") == "0\n"
-    place.sh("truncate -s 100M .large.swp; rm large .large.swp")
+def test_more_than_the_remote_takes_is_refused_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path / "plain", extensions=False) as server, Mount(tmp_path, server) as mount:
+        for command in ("truncate -s 100M large", "dd if=/dev/zero of=large seek=100M bs=1M count=1 oflag=seek_bytes"):
+            assert "File too large" in mount.sh(f"cd $MOUNT; {command}", check=False).stderr
+        assert mount.out("stat -c %s $MOUNT/large") == "0\n"
+        mount.sh("cd $MOUNT; truncate -s 100M .large.swp; rm large .large.swp")
 
 
 def test_a_read_only_mount_takes_nothing(tmp_path: Path, relay_server: RelayServer) -> None:

@@ -209,6 +209,15 @@ class FakeRemote:
     async def read(self, path: RemotePath, revision: Revision | None, start: int, length: int) -> Chunk:
         return await self._call("read", path, lambda: self._chunk(path, start, length))
 
+    async def read_below(self, directory: RemotePath, most: int) -> list[tuple[RemotePath, Chunk]] | None:
+        def below() -> list[tuple[RemotePath, Chunk]] | None:
+            paths = sorted(path for path in self.files if is_below(path, directory))
+            if sum(len(self.files[path].content) for path in paths) > most:
+                return None
+            return [(path, self._chunk(path, 0, len(self.files[path].content))) for path in paths]
+
+        return await self._call("read_below", directory, below)
+
     async def put(self, upload: Upload) -> Receipt:
         return await self._call("put", upload.path, lambda: self._put(upload))
 

@@ -41,6 +41,9 @@ class RelayServer:
     Constructor options are those of ServeOptions. `restart` keeps the port and the files.
     """
 
+    extensions = True
+    """Of servers for which a test does not say it: the whole suite runs without them, too."""
+
     def __init__(self, folder: Path, **options: object) -> None:
         self.folder = folder
         self.data = folder / "served"
@@ -69,6 +72,7 @@ class RelayServer:
             "rules": str(self.rules_file),
             "access_log": str(self.access_log),
             "port": self.port,
+            "extensions": self.extensions,
             **self._options,
         }
         with self.stderr_file.open("a") as stderr:

@@ -348,8 +348,9 @@ class TestSync:
     def test_a_draft_of_an_earlier_run_counts_as_synced(self, directory: Path, fsynced: list[str]) -> None:
         draft = FileSpool(directory).create()
         draft.close()
+        spool = FileSpool(directory)
         fsynced.clear()
-        FileSpool(directory).seal(draft.draft_id, None)
+        spool.seal(draft.draft_id, None)
         assert len(fsynced) == 2
 
     def test_nothing_is_synced_unasked(self, spool: FileSpool, fsynced: list[str]) -> None:
@@ -444,8 +445,8 @@ class TestRoom:
         assert spool.limit == int(disk.f_blocks * disk.f_frsize * 0.8)
 
 
-class TestSweep:
-    def test_removes_what_is_not_named_and_nothing_else(self, directory: Path) -> None:
+class TestUnnamed:
+    def test_is_what_no_row_names_and_nothing_that_is_not_ours(self, directory: Path) -> None:
         spool = FileSpool(directory)
         kept, orphan = sealed(spool, b"kept"), sealed(spool, b"orphan")
         drafts = drafts_of(spool, 2)
@@ -459,7 +460,10 @@ class TestSweep:
         spool = FileSpool(directory)
         assert spool.used == 10
         assert kept.digest is not None
-        assert spool.sweep([kept.digest], [drafts[0].draft_id]) == 2
+        unnamed = spool.unnamed([kept.digest], [drafts[0].draft_id])
+        assert {body.draft or body.digest for body in unnamed} == {orphan.digest, drafts[1].draft_id}
+        for body in unnamed:
+            spool.remove(body)
         assert spool.used == 4
         assert whole(spool, kept) == b"kept"
         assert not spool.verify(orphan)

@@ -249,6 +249,15 @@ def test_a_lock_of_a_program_here_is_never_broken(tmp_path: Path) -> None:
         StateDirectory(tmp_path).lock(patience=0.0, break_lock=True)
 
 
+@pytest.mark.parametrize("started", [1000.0, 9e9], ids=["clock went forward", "clock went back"])
+def test_a_clock_that_jumps_makes_a_living_holder_no_other_program(tmp_path: Path, started: float) -> None:
+    with another_program_locks(tmp_path) as other:
+        said = msgspec.json.decode((tmp_path / "lock").read_bytes())
+        (tmp_path / "lock").write_bytes(msgspec.json.encode(said | {"startedAt": started}))
+        with pytest.raises(StateError, match=f"pid {other.pid} "):
+            StateDirectory(tmp_path).lock(patience=0.0, break_lock=True)
+
+
 def test_what_is_left_of_a_holder_elsewhere_is_no_lock(tmp_path: Path) -> None:
     """On a disk of this host the kernel decides: a container that was killed does not hold up the next one."""
     with a_lock_that_says(tmp_path, host="elsewhere"):

@@ -167,6 +167,22 @@ async def test_discarded_ops_are_kept_as_long_as_asked_and_no_longer(
     assert rig.log.of("op.purged")
 
 
+@pytest.mark.parametrize("years", [20, -20])
+async def test_a_clock_that_jumps_makes_nothing_discarded_older_or_younger(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery, tmp_path: Path, years: int
+) -> None:
+    upkeep = Upkeep(config(tmp_path, keep_discarded=1.5 * RETENTION), rig.journal, rig.spool, rig.clock, rig.log)
+    (op,) = await refused(rig, nursery, "/1")
+    nursery.start_soon(upkeep.run)
+    await trio.sleep(0.1)
+    rig.journal.discard(op)
+    rig.clock.jump(years * 365 * 86400.0)
+    await trio.sleep(1.1 * RETENTION)
+    assert rig.journal.records(State.DISCARDED)
+    await trio.sleep(RETENTION)
+    assert not rig.journal.records(State.DISCARDED)
+
+
 async def test_what_was_given_up_takes_no_room_from_what_is_to_be_sent(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery, tmp_path: Path
 ) -> None:

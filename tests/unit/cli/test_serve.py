@@ -39,6 +39,11 @@ def test_its_line_says_all_that_a_mount_needs(tmp_path: Path) -> None:
             assert answer.status == 200
 
 
+def test_without_extensions_it_announces_none(tmp_path: Path) -> None:
+    with served(tmp_path, "--no-extensions") as (_, origin, _), urlopen(f"{origin}/health", timeout=10) as answer:
+        assert answer.read() == b'{"status":"ok","features":[]}'
+
+
 def test_without_data_it_keeps_to_the_state_home(tmp_path: Path) -> None:
     with served(tmp_path) as (_, _, token_file):
         assert token_file == tmp_path / "state" / "fsmount" / "serve" / "token"

@@ -302,13 +302,13 @@ async def test_a_probe_of_nothing_says_so(token_file: Path) -> None:
             await remote.probe()
 
 
-async def test_health_is_asked_once_and_may_be_missing(token_file: Path) -> None:
+async def test_health_is_asked_by_probes_only_and_may_be_missing(token_file: Path) -> None:
     async with answered(routed({"GET /v1": EMPTY_TREE}), token_file) as (remote, server, _):
+        for _ in range(3):
+            assert await remote.listing(RemotePath("/")) == []
         await remote.probe()
-        await remote.probe()
-        assert await remote.listing(RemotePath("/")) == []
     targets = [asked.target for asked in server.asked]
-    assert targets.count("/health") == 1
+    assert targets.count("/health") == 2, "a server that comes back may be another version"
     assert "authorization" not in server.asked[0].headers
 
 

@@ -6,7 +6,7 @@ import pytest
 import trio
 
 from fsmount.errors import RemoteError, Unreachable
-from fsmount.model import Change, ProviderFailed, ProviderSucceeded, RemotePath, Told
+from fsmount.model import Change, ProviderFailed, ProviderSucceeded, RemotePath, Revision, Told
 from fsmount.remote.history import History
 from fsmount.wire.relayfile import Event, EventPage
 
@@ -96,6 +96,15 @@ async def test_what_a_change_says(autojump_clock: trio.testing.MockClock) -> Non
         ProviderFailed(path="/a", revision="rev_4", at=9.0),  # type: ignore[arg-type]
         ProviderSucceeded(path="/a", revision="rev_5", at=9.0),  # type: ignore[arg-type]
     ]
+
+
+@pytest.mark.parametrize(("kind", "said"), [("failed", ProviderFailed), ("succeeded", ProviderSucceeded)])
+async def test_what_a_provider_did_is_told(
+    autojump_clock: trio.testing.MockClock, kind: str, said: type[ProviderFailed | ProviderSucceeded]
+) -> None:
+    log, reader = await _followed()
+    log.add("/a", f"writeback.{kind}")
+    assert await reader.look() == [said(path=RemotePath("/a"), revision=Revision("rev_4"), at=9.0)]
 
 
 async def test_other_events_are_passed_over(autojump_clock: trio.testing.MockClock) -> None:

@@ -14,7 +14,8 @@ from tests.unit.server.conftest import Caller
 
 def test_health_and_keys_need_no_token(call: Caller, plain_call: Caller) -> None:
     no_token = {"authorization": "", "x-correlation-id": ""}
-    assert call("GET", "/health", headers=no_token).json == {"status": "ok", "features": ["byte-size", "bulk-status"]}
+    features = ["byte-size", "bulk-status", "raw"]
+    assert call("GET", "/health", headers=no_token).json == {"status": "ok", "features": features}
     assert plain_call("GET", "/health", headers=no_token).json == {"status": "ok", "features": []}
     (key,) = call("GET", "/.well-known/jwks.json", headers=no_token).json["keys"]
     assert jwt.PyJWK(key).key_id == call.issuer.kid
@@ -28,7 +29,7 @@ def test_health_and_keys_need_no_token(call: Caller, plain_call: Caller) -> None
         ("GET", "/v1/workspaces/local/fs"),
         ("GET", "/v1/workspaces/local/fs/tree/"),
         ("GET", "/v1/workspaces//fs/tree"),
-        ("GET", "raw"),
+        ("PATCH", "raw"),
         ("POST", "file"),
         ("HEAD", "file"),
         ("GET", "bulk"),

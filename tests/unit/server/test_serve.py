@@ -28,7 +28,8 @@ def test_what_the_start_leaves(relay_server: RelayServer) -> None:
     )
     modes = {path.name: oct(path.stat().st_mode & 0o777) for path in (data, *data.iterdir())}
     modes.pop("key.pem")  # put there by this test's own server object
-    assert modes == {"served": "0o700", "token": "0o600", "store.db": "0o600", "store.db-wal": "0o600"}
+    folders = {"served": "0o700", "bodies": "0o700"}
+    assert modes == {**folders, "token": "0o600", "store.db": "0o600", "store.db-wal": "0o600"}
     assert (data / "token").read_text().count("\n") == 1
 
 

@@ -329,8 +329,8 @@ async def test_a_crash_at_any_point_loses_nothing(
             await rig.run()
     assert not patience.cancelled_caught
     rig.recover()
-    digests, drafts = rig.journal.bodies()
-    rig.spool.sweep(digests, drafts)
+    for body in rig.spool.unnamed(*rig.journal.bodies()):
+        rig.spool.remove(body)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(rig.run)
         await rig.settled()

@@ -31,7 +31,7 @@ class Kernel:
     def __init__(self) -> None:
         self.names: list[str] = []
 
-    def entry_changed(self, parent: int, name: str) -> None:
+    def entry_changed(self, parent: int, name: str, ino: int | None = None) -> None:
         self.names.append(name)
 
     def content_changed(self, ino: int) -> None: ...

@@ -1,0 +1,41 @@
+"""The extensions that a server announces in ``GET /health``.
+
+Invariant: they are asked for once, and again whenever the remote is probed or one turns out to be missing.
+"""
+
+from __future__ import annotations
+
+from fsmount.errors import Refusal
+from fsmount.remote.http import Call, Client
+from fsmount.wire.relayfile import Health
+
+BYTE_SIZE = "byte-size"
+RAW = "raw"
+
+
+class Features:
+    """What one server has beyond the plain API; ``known`` is None before it was asked."""
+
+    def __init__(self, client: Client, known: frozenset[str] | None) -> None:
+        self._client = client
+        self._known = known
+
+    def __contains__(self, name: str) -> bool:
+        """Whether the server is known to have it."""
+        return self._known is not None and name in self._known
+
+    async def learn(self) -> None:
+        """Asks where nothing is known yet. Raises RemoteError."""
+        if self._known is None:
+            await self.ask()
+
+    async def ask(self) -> None:
+        """Asks now; a server without that route has none. Raises RemoteError."""
+        call = Call(method="GET", target="/health", anonymous=True)
+        try:
+            health = self._client.decoded(call, await self._client.request(call), Health)
+            self._known = frozenset(health.features or ())
+        except Refusal as refusal:
+            if refusal.status >= 500 or refusal.status in (408, 425, 429):
+                raise
+            self._known = frozenset()

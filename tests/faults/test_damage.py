@@ -1,0 +1,138 @@
+"""Damage to what the mount keeps: it is detected and named, reaches nothing but the ops concerned, and is never made
+worse: what cannot be read is not written over.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.mount import Mount, until
+from tests.support.ops import letters, ops
+from tests.support.server import RelayServer, serving
+
+pytestmark = pytest.mark.mount
+QUIET = ("--settle", "60", "--max-settle", "60", "--open-settle", "60", "--drain", "0")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RelayServer]:
+    with serving(tmp_path_factory.mktemp("damage") / "relay") as one:
+        one.put("/desk/there.txt", "there\n")
+        yield one
+
+
+@pytest.fixture
+def mount(tmp_path: Path, server: RelayServer) -> Iterator[Mount]:
+    with Mount(tmp_path, server, *QUIET) as mounted:
+        mounted.sh("cd $MOUNT/desk && for n in 1 2 3; do echo unsent-$n > $n.txt; done")
+        until(lambda: len(ops(mounted, "pending")) == 3, "they are queued")
+        yield mounted
+        mounted.fsmount("writeback", "discard", "--all", str(mounted.point))
+
+
+def kept(mount: Mount) -> dict[Path, bytes]:
+    """The journal's files and every body."""
+    return {
+        path: path.read_bytes()
+        for path in mount.state.rglob("*")
+        if path.is_file() and (path.name.startswith("journal.db") or "spool" in path.parts)
+        if not path.name.endswith("-shm") and not (path.name.endswith("-wal") and not path.stat().st_size)
+    }
+
+
+def flip(path: Path, at: int) -> None:
+    """One bit of it."""
+    with path.open("r+b") as file:
+        file.seek(at)
+        (byte,) = file.read(1)
+        file.seek(at)
+        file.write(bytes([byte ^ 0x40]))
+
+
+def cut_in_half(journal: Path) -> None:
+    os.truncate(journal, journal.stat().st_size // 2)
+
+
+def overwrite(journal: Path) -> None:
+    journal.write_bytes(b"\xa5" * journal.stat().st_size)
+
+
+def empty(journal: Path) -> None:
+    os.truncate(journal, 0)
+
+
+def flip_a_page(journal: Path) -> None:
+    for at in range(4096, 4106):
+        flip(journal, at)
+
+
+@pytest.mark.parametrize("spoil", [cut_in_half, overwrite, empty, Path.unlink, flip_a_page])
+def test_a_damaged_journal_makes_the_mount_read_only_and_stays(mount: Mount, spoil: Callable[[Path], None]) -> None:
+    assert mount.umount().returncode == 0
+    journal = mount.state / "journal.db"
+    spoil(journal)
+    before = kept(mount)
+    done = mount.fsmount("writeback", "list", "--state-dir", str(mount.state))
+    assert done.returncode == 5
+    assert str(mount.state) in done.stderr
+
+    mounting = mount.fsmount("mount", mount.remote, str(mount.point), "--state-dir", str(mount.state),
+                             "--token-file", str(mount.server.token_file))  # fmt: skip
+    assert mounting.returncode == 0, mounting.stderr
+    mount.pid = int(mounting.stdout.split("pid ")[1].split()[0])
+    assert f"warning: the journal {journal}" in mounting.stderr
+    assert "read-only" in mounting.stderr
+    assert mount.out("cat $MOUNT/desk/there.txt") == "there\n"
+    assert "Read-only" in mount.sh("echo x > $MOUNT/desk/new.txt", check=False).stderr
+    status = mount.status()
+    assert (status["health"], status["queue"]["pending"]) == ("failing", 0)
+    assert str(journal) in mount.out("sed -n 2p $MOUNT/.relay/status")
+    assert str(journal) in mount.out("cat $MOUNT/.relay/problems")
+    assert "read-only, and the files stay" in mount.log()
+    assert mount.fsmount("writeback", "list", str(mount.point)).returncode == 0
+    assert mount.fsmount("list").returncode == 0
+    assert mount.umount().returncode == 0
+    assert kept(mount) == before
+
+
+def test_a_damaged_log_loses_no_body(mount: Mount) -> None:
+    """What SQLite cannot read of its log it forgets: the bodies of those ops are kept where nothing removes them."""
+    bodies = {path.read_bytes() for path in (mount.state / "spool/drafts").iterdir()}
+    mount.kill()
+    log = mount.state / "journal.db-wal"
+    flip(log, 32 + 24 + 100)
+    mount.start()
+    assert "kept in" in mount.log()
+    assert {path.read_bytes() for path in (mount.state / "spool/apart").iterdir()} == bodies
+    assert mount.out("cat $MOUNT/desk/there.txt") == "there\n"
+
+
+def test_damaged_and_missing_bodies_concern_their_ops_alone(mount: Mount) -> None:
+    mount.kill()
+    one, two, _ = sorted((mount.state / "spool/drafts").iterdir())
+    flip(one, 3)
+    two.unlink()
+    mount.start("--settle", "0.1")
+    until(lambda: mount.server.get("/desk/3.txt") == b"unsent-3\n", "the sound one is delivered")
+    found = {letter["path"]: letter["reason"] for letter in letters(mount, 2)}
+    assert found == {"/desk/1.txt": "corrupt-spool", "/desk/2.txt": "corrupt-spool"}
+    assert "corrupt-spool" in mount.log()
+    assert mount.server.get("/desk/1.txt") is None
+    mount.server.delete("/desk/3.txt")
+
+
+def test_a_state_directory_that_is_removed_under_a_mount_is_told(mount: Mount) -> None:
+    shutil.rmtree(mount.state)
+    for command in ("echo x > new.txt", "echo more >> 1.txt", "rm there.txt", "mv 2.txt 4.txt"):
+        done = mount.sh(f"cd $MOUNT/desk && {command}", check=False)
+        assert "Input/output error" in done.stderr, command
+    assert mount.out("cat $MOUNT/desk/there.txt") == "there\n"
+    assert mount.status()["health"] == "failing"
+    assert "was removed or replaced" in mount.out("cat $MOUNT/.relay/status")
+    assert "was removed or replaced" in mount.out("cat $MOUNT/.relay/log")
+    assert mount.umount().returncode == 0

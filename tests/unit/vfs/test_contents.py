@@ -1,0 +1,155 @@
+"""Remote content: one fetch a block, one block ahead, never another version's bytes."""
+
+from __future__ import annotations
+
+import errno
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from fsmount.cache import FileCache
+from fsmount.connection import Connection
+from fsmount.errors import FileError
+from fsmount.model import Capabilities, RemotePath, Revision
+from fsmount.spool import FileSpool
+from fsmount.vfs.contents import BLOCK, Contents
+from fsmount.vfs.shown import AtRemote
+from tests.support.fake_remote import FakeRemote
+from tests.support.notes import Notes
+from tests.support.trio_clock import TrioClock
+from tests.support.uploads import digest_of
+
+PATH = RemotePath("/large")
+LARGE = b"".join(bytes([number]) * (BLOCK // 4) for number in range(14))
+RANGED = Capabilities(ranges=True, batch_read=True)
+PIECE = 128 * 1024
+
+
+class Reader:
+    """A reader of one remote through a cache of ``limit`` bytes."""
+
+    def __init__(self, folder: Path, capabilities: Capabilities = RANGED, *, limit: int = 1 << 30) -> None:
+        self.remote = FakeRemote(capabilities)
+        self.cache = FileCache(folder / "cache", limit)
+        self.spool = FileSpool(folder / "spool")
+        connection = Connection(self.remote, TrioClock(), Notes())
+        self.contents = Contents(self.remote, self.cache, connection, Notes())
+
+    def write(self, content: bytes = LARGE) -> AtRemote:
+        return AtRemote(PATH, self.remote.write(PATH, content), digest_of(content))
+
+    async def front_to_back(self, at: AtRemote) -> bytes:
+        got = b""
+        while piece := await self.contents.read(at, len(got), PIECE):
+            got += piece
+        return got
+
+
+@pytest.mark.parametrize("limit", [1 << 30, 1 << 20], ids=["cached", "larger than the cache"])
+async def test_a_block_is_fetched_once_and_the_next_ahead_of_its_reader(
+    tmp_path: Path, nursery: trio.Nursery, limit: int
+) -> None:
+    reader = Reader(tmp_path, limit=limit)
+    at = reader.write()
+    nursery.start_soon(reader.contents.run)
+    assert await reader.front_to_back(at) == LARGE
+    assert reader.remote.calls["read"] == -(-len(LARGE) // BLOCK)
+    assert reader.contents.bytes_down == len(LARGE)
+
+
+async def test_while_one_block_is_read_the_next_is_under_way(tmp_path: Path, nursery: trio.Nursery) -> None:
+    reader = Reader(tmp_path)
+    at = reader.write()
+    nursery.start_soon(reader.contents.run)
+    await reader.contents.read(at, 0, PIECE)
+    reader.remote.hold("read")
+    nursery.start_soon(reader.contents.read, at, BLOCK, PIECE)
+    with trio.fail_after(5):
+        while reader.remote.calls["read"] < 3:
+            await trio.sleep(0.01)
+    assert (await reader.contents.read(at, 2 * BLOCK, 1)) == LARGE[2 * BLOCK : 2 * BLOCK + 1]
+
+
+async def test_a_look_at_the_beginning_fetches_one_block(tmp_path: Path, nursery: trio.Nursery) -> None:
+    reader = Reader(tmp_path)
+    at = reader.write()
+    nursery.start_soon(reader.contents.run)
+    await reader.contents.read(at, 0, BLOCK)
+    await trio.testing.wait_all_tasks_blocked()
+    assert reader.remote.calls["read"] == 1
+
+
+async def test_a_read_across_blocks(tmp_path: Path) -> None:
+    reader = Reader(tmp_path)
+    at = reader.write()
+    begin = BLOCK - 1000
+    assert await reader.contents.read(at, begin, BLOCK + 2000) == LARGE[begin : begin + BLOCK + 2000]
+    assert await reader.contents.read(at, len(LARGE) - 10, BLOCK) == LARGE[-10:]
+    assert await reader.contents.read(at, len(LARGE), 10) == b""
+
+
+async def test_a_file_that_shrank_is_another_version(tmp_path: Path) -> None:
+    reader = Reader(tmp_path)
+    at = reader.write()
+    reader.write(b"short")
+    with pytest.raises(FileError) as caught:
+        await reader.contents.read(at, 2 * BLOCK, PIECE)
+    assert caught.value.errno == errno.ESTALE
+
+
+async def test_a_revision_that_is_used_again_for_other_bytes_is_fetched_again(tmp_path: Path) -> None:
+    reader = Reader(tmp_path, Capabilities())
+    one = reader.write(b"one")
+    assert await reader.contents.read(one, 0, 10) == b"one"
+    reader.remote.files.clear()
+    reader.remote._counter = 0
+    two = reader.write(b"two")
+    assert two.revision == one.revision
+    assert await reader.contents.read(two, 0, 10) == b"two"
+    reader.cache.close()
+    other = Reader(tmp_path / "other", Capabilities())
+    other.remote.files = reader.remote.files
+    with pytest.raises(FileError) as caught:
+        await other.contents.read(one, 0, 10)
+    assert caught.value.errno == errno.ESTALE
+
+
+async def test_a_copy_is_whole_or_raises(tmp_path: Path) -> None:
+    reader = Reader(tmp_path)
+    at = reader.write()
+    draft = reader.spool.create()
+    await reader.contents.copy(at, draft)
+    assert draft.read(0, len(LARGE)) == LARGE
+    draft.close()
+    lied_to = AtRemote(PATH, at.revision, digest_of(b"something else"))
+    for start in range(0, len(LARGE), BLOCK):
+        reader.contents._recent.keep(lied_to, await reader.remote.read(PATH, None, start, BLOCK))
+    draft = reader.spool.create()
+    with pytest.raises(FileError, match="not what its digest says"):
+        await reader.contents.copy(lied_to, draft)
+    draft.close()
+
+
+async def test_what_lies_below_a_directory_comes_in_one_request(tmp_path: Path) -> None:
+    reader = Reader(tmp_path, Capabilities(batch_read=True))
+    revisions = {RemotePath(f"/d/{n}"): reader.remote.write(f"/d/{n}", b"x" * n) for n in range(1, 6)}
+    reader.remote.write("/d/deep/er", b"deeper")
+    wanted = {path: AtRemote(path, revision) for path, revision in revisions.items()}
+    await reader.contents.learn_below(RemotePath("/d"), wanted)
+    assert [reader.contents.known_size(at) for at in wanted.values()] == [1, 2, 3, 4, 5]
+    deeper = AtRemote(RemotePath("/d/deep/er"), Revision("rev_6"), digest_of(b"deeper"))
+    assert await reader.contents.read(deeper, 0, 10) == b"deeper"
+    assert reader.remote.calls == {"read_below": 1}
+
+
+async def test_progress_gives_a_waiting_system_call_its_time_anew(tmp_path: Path) -> None:
+    from fsmount.vfs.patience import progressed, serving
+
+    with trio.CancelScope() as scope:
+        scope.deadline = trio.current_time() + 0.05
+        serving(scope, 60)
+        progressed()
+        await trio.sleep(0.1)
+    assert not scope.cancelled_caught
