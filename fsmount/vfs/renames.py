@@ -171,7 +171,7 @@ class Renames:
                 await copy(source, draft)
                 source.close()
             elif shown is not None and isinstance(shown.content, AtRemote):
-                await self._tree.contents.copy(shown.content, draft)
+                await self._tree.fetched(node, shown.content, lambda at: self._tree.contents.copy(at, draft))
             return await trio.to_thread.run_sync(lambda: draft.body)
         except BaseException:
             self._spool.remove(Body(size=0, digest=None, draft=draft.draft_id))
