@@ -150,9 +150,11 @@ class Listings:
         entries = {name_of(entry.path): entry for entry in found}
         before = self._held.get(directory)
         for name in request.touched:
-            entries.pop(name, None)
-            if before is not None and name in before.entries:
-                entries[name] = before.entries[name]
+            known = request.learned.get(name) or (before.entries.get(name) if before is not None else None)
+            if known is None:
+                entries.pop(name, None)
+            else:
+                entries[name] = known
         now = self._clock.monotonic()
         listing = Listing(entries, now, now if request.touched or request.outdated else self._expiry(now))
         self._hold(directory, listing)
@@ -202,6 +204,10 @@ class Listings:
     def learn(self, path: RemotePath, entry: Entry | None) -> None:
         """Our own acknowledged change: the file at ``path`` is ``entry`` now, or gone."""
         self.touched(path)
+        request = self._under_way.get(parent_of(path))
+        if request is not None:
+            # Where nothing is held yet, nobody else would tell of it when the answer comes.
+            request.learned[name_of(path)] = entry
         for directory in ancestors(path)[1:]:
             # Directories come and go with what lies in them, and the answer may have been made before.
             if directory in self._under_way:
@@ -321,13 +327,14 @@ def is_text(name: str) -> bool:
 
 
 class _Request:
-    """A listing under way, its waiters, and what happened meanwhile."""
+    """A listing under way, its waiters, and what happened meanwhile; ``learned`` is what we delivered or removed."""
 
-    __slots__ = ("answer", "done", "error", "outdated", "touched")
+    __slots__ = ("answer", "done", "error", "learned", "outdated", "touched")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.answer: Listing | None = None
         self.error: RemoteError | None = None
         self.touched: set[str] = set()
+        self.learned: dict[str, Entry | None] = {}
         self.outdated = False

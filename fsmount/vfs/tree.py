@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TypeVar
 
 import trio
 from msgspec.structs import replace
@@ -23,6 +24,7 @@ from fsmount.vfs.listings import NOTHING, Listing, Listings, is_text
 from fsmount.vfs.overlay import Ledger, Overlay
 from fsmount.vfs.shown import AtRemote, Shown, Unsent
 
+T = TypeVar("T")
 NAME_MAX = 255
 FEW = 4
 """Files of unknown size that are fetched one by one: all that lies below their directory would cost more."""
@@ -294,11 +296,31 @@ class Tree:
             raise FileError(errno.ESTALE, node.name)
         return node.shown
 
+    async def fetched(self, node: Node, content: AtRemote, fetch: Callable[[AtRemote], Awaitable[T]]) -> T:
+        """What ``fetch`` gives for the node's content; asked once more where a rename of ours took it elsewhere at the
+        remote meanwhile. A checkpoint; raises what ``fetch`` does.
+        """
+        try:
+            return await fetch(content)
+        except FileError as error:
+            moved = self._moved(node, content) if error.errno == errno.ESTALE else None
+            if moved is None:
+                raise
+            return await fetch(moved)
+
+    def _moved(self, node: Node, content: AtRemote) -> AtRemote | None:
+        """Where else the same version stands by now."""
+        shown = None if node.parent is None or node.detached else self.look(node.parent, node.name)
+        if shown is None or shown.content == content or _another_version(node.shown, shown):
+            return None
+        self.show(node, shown)
+        return shown.content if isinstance(shown.content, AtRemote) else None
+
     async def _measured(self, node: Node, shown: Shown) -> Shown:
         if not isinstance(shown.content, AtRemote):
             raise FileError(errno.EIO, f"{self.path(node)}: its content is at an unknown revision")
-        size = await self.contents.size(shown.content)
-        if node.shown is not None and node.shown.content == shown.content:
+        size = await self.fetched(node, shown.content, self.contents.size)
+        if node.shown is not None and not _another_version(node.shown, shown):
             node.shown = replace(node.shown, size=size)
         return replace(shown, size=size)
 
