@@ -343,12 +343,18 @@ class Store:
 
     def total(self, workspace: str, base: str, sight: Sight | None = None) -> int:
         """How many files lie below `base`, however deep; of those that `sight` allows."""
-        if sight is not None:
-            return sum(row.path != base for row in self.files(workspace, base, sight=sight))
-        row = self._sql.execute(
-            "SELECT files FROM directory WHERE workspace = ? AND path = ?", (workspace, base)
+        if sight is None:
+            row = self._sql.execute(
+                "SELECT files FROM directory WHERE workspace = ? AND path = ?", (workspace, base)
+            ).fetchone()
+            return row[0] if row else 0
+        first = base if base == "/" else base + "/"
+        self._sight = sight
+        (count,) = self._sql.execute(
+            "SELECT count(*) FROM file AS f WHERE workspace = ? AND path >= ? AND path < ? AND sees(f.path)",
+            (workspace, first, first[:-1] + "0"),
         ).fetchone()
-        return row[0] if row else 0
+        return int(count)
 
     def events(
         self, workspace: str, *, after: int | None, newest_first: bool, provider: str | None, limit: int
