@@ -72,11 +72,11 @@ def test_pages_of_what_is_visible(call: Caller) -> None:
                 expected += [f"/{number:02}", path]
     listed, after = [], None
     sight = call.store.guards.sight("local", "/", ALICE)
-    while rows := call.store.listing("local", "/", depth=9, after=after, limit=7, sight=sight):
+    while rows := call.store.listings.tree("local", "/", depth=9, after=after, limit=7, sight=sight):
         listed += [row.path for row in rows]
         after = rows[-1].path
     assert listed == expected
-    assert call.store.total("local", "/", sight) == 20
+    assert call.store.listings.total("local", "/", sight) == 20
     assert call.store.guards.sight("local", "/01", ALICE) is not None
     assert call.store.guards.sight("elsewhere", "/", ALICE) is None
 

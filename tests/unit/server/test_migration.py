@@ -58,7 +58,7 @@ def test_its_tables_are_those_of_a_new_store(old: Path, tmp_path: Path) -> None:
 
 def test_files_ops_and_events_are_kept(old: Path) -> None:
     with closing(Store(old, time.time_ns)) as store:
-        assert [row.path for row in store.files("w", "/")] == ["/Crm/a", "/Crm/b"]
+        assert [row.path for row in store.listings.files("w", "/")] == ["/Crm/a", "/Crm/b"]
         kept = store.file("w", "/Crm/a")
         assert kept is not None
         assert (kept.content, kept.object_id) == ("x" * 5000, None)
