@@ -87,6 +87,16 @@ def test_more_than_a_json_body_could_carry_goes_through(raw: Target) -> None:
     assert (row["byteSize"], row["contentHash"]) == (len(content), hashlib.sha256(content).hexdigest())
 
 
+def test_a_long_draft_gets_its_name_too(raw: Target) -> None:
+    content = BYTES * 300
+    op = send(raw, content).json()["opId"]
+    said = {"success": True, "externalId": "17", "canonicalPath": raw.at("b")}
+    if raw.call("POST", f"writeback/{op}/ack", body=said).json()["draft"]["action"] != "renamed":
+        pytest.skip("a provider is at work behind this server")
+    assert raw.call("GET", "fs/raw", path=raw.at("b")).content == content
+    assert raw.listed() == ["f b"]
+
+
 def test_an_absent_file_is_404(raw: Target) -> None:
     raw.refuses(fetch(raw), 404, "not_found")
 
