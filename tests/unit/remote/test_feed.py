@@ -16,10 +16,10 @@ from trio_websocket import WebSocketRequest
 
 from fsmount.config import Credentials
 from fsmount.errors import Refusal, RemoteError, Unreachable
-from fsmount.model import Feed
+from fsmount.model import Feed, Told
 from fsmount.remote.credentials import TokenSource
 from fsmount.remote.feed import ChangeFeed
-from fsmount.remote.history import History, Told
+from fsmount.remote.history import History
 from fsmount.remote.websocket import Sockets
 from tests.unit.remote.test_history import Log
 
