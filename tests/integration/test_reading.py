@@ -189,7 +189,8 @@ def test_an_open_file_never_mixes_two_revisions(place: Place) -> None:
         said, _ = reader.communicate("go\n", timeout=15)
     lines = said.splitlines()
     assert lines[0] == "300000 ['a']"
-    assert lines[1] == "ESTALE"
+    # Without exact sizes its `open` has brought the content already.
+    assert lines[1] == ("ESTALE" if place.server.extensions else "300000 ['a']")
     assert lines[2:] == ["1 200000", "1 200000"]
 
 
@@ -231,9 +232,10 @@ def failing(mount: Mount, command: str) -> tuple[str, float]:
 def test_without_the_remote_what_was_read_is_read(quick: Mount) -> None:
     assert quick.out("ls -R $MOUNT/d; cat $MOUNT/d/a.txt").endswith("aaa\n")
     quick.server.stop()
-    said, seconds = failing(quick, "cat $MOUNT/d/b.txt")
-    assert "No route to host" in said
-    assert seconds < 2.5
+    if quick.server.extensions:  # without them `ls` has brought the content
+        said, seconds = failing(quick, "cat $MOUNT/d/b.txt")
+        assert "No route to host" in said
+        assert seconds < 2.5
     until(lambda: quick.status()["connection"]["state"] == "offline", "the mount knows")
     said, seconds = failing(quick, "ls $MOUNT/e")
     assert "No route to host" in said
@@ -246,6 +248,7 @@ def test_without_the_remote_what_was_read_is_read(quick: Mount) -> None:
     until(lambda: quick.sh("cat $MOUNT/d/b.txt", check=False).stdout == "bbb\n", "it is back", 10)
 
 
+@pytest.mark.exact_sizes
 def test_a_silent_remote_costs_one_deadline_and_nobody_else(quick: Mount) -> None:
     quick.sh("ls $MOUNT/d $MOUNT/e; cat $MOUNT/e/c.txt")
     quick.server.rules("GET /d/a.txt hang\n")
