@@ -109,9 +109,10 @@ def test_a_large_directory_costs_a_few_requests(place: Place) -> None:
         == f"{10 * 2 + 90 * 3 + 900 * 4 + 1500 * 5}\n"
     )
     place.sh("stat -c %s many/*.txt > /dev/null; stat many/1234.txt many/2499.txt >/dev/null")
-    asked = place.requests("GET")[before:]
+    asked = [line for line in place.requests("GET")[before:] if "/many" in line]
     assert len([line for line in asked if "/fs/file" in line]) == 0
-    assert len(asked) <= 5, asked
+    # Without exact sizes: three pages more to learn that they are small, and one export of them.
+    assert len(asked) <= (5 if place.server.extensions else 12), asked
 
 
 def test_a_missing_name_costs_nothing(place: Place) -> None:
