@@ -223,9 +223,8 @@ def report(delays: dict[str, list[float]], disturbed: list[float]) -> None:
     print(f"{'delay in ms':16}  changes       p50      p99      max")
     for kind, values in rows.items():
         if values:
-            print(
-                f"{kind:16}  {len(values):7}  {percentile(values, 0.5)} {percentile(values, 0.99)} {percentile(values, 1)}"
-            )
+            shares = " ".join(percentile(values, share) for share in (0.5, 0.99, 1))
+            print(f"{kind:16}  {len(values):7}  {shares}")
 
 
 @contextlib.contextmanager
