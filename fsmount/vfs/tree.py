@@ -65,10 +65,6 @@ class Tree:
         """Whether the file lives on this mount only."""
         return node.draft.local if node.draft is not None else node.shown is not None and node.shown.local
 
-    async def listing(self, directory: Node) -> Listing:
-        """What the remote has in a directory. A checkpoint where it must be asked; raises RemoteError."""
-        return await self.listings.directory(self.path(directory))
-
     # one name
 
     async def find(self, parent: Node, name: str) -> Node | None:
@@ -98,14 +94,14 @@ class Tree:
     async def _looked_into(self, directory: RemotePath, name: str | None = None) -> Listing:
         """The listing, with what must be known of the directories in it (or of the one of that name) to show them."""
         began = self._clock.monotonic()
-        listing = await self.listings.directory(directory)
+        listing = await self.listings.directory(directory, name)
         names = list(listing.entries) if name is None else [name]
         if not any((entry := listing.entries.get(each)) and entry.kind is Kind.DIRECTORY for each in names):
             return listing
         await self._learn_emptied(directory, listing, names)
-        if listing.confirmed_at >= began and self.listings.fresh(directory) is None:
+        if listing.confirmed_at >= began and self.listings.fresh(directory, name) is None:
             # Changes of ours arrived meanwhile, and with them directories may have gone: asked once more.
-            listing = await self.listings.directory(directory)
+            listing = await self.listings.directory(directory, name)
         return listing
 
     async def _learn_emptied(self, directory: RemotePath, listing: Listing, names: Iterable[str]) -> None:
@@ -262,7 +258,7 @@ class Tree:
             return
         parent = node.parent
         try:
-            listing = await self.listing(parent)
+            listing = await self.listings.directory(self.path(parent), node.name)
         except RemoteError:
             if node.shown is None:
                 raise

@@ -35,7 +35,7 @@ SWEEP = 0.05
 class NoKernel:
     """A kernel that caches nothing."""
 
-    def entry_changed(self, parent: int, name: str) -> None: ...
+    def entry_changed(self, parent: int, name: str, ino: int | None = None) -> None: ...
     def content_changed(self, ino: int) -> None: ...
     def attributes_changed(self, ino: int) -> None: ...
 
@@ -107,7 +107,9 @@ class Life:
         while True:
             await changed.wait()
             await trio.sleep(SWEEP)
-            remove_released(self.journal, self.spool)
+            leaving = self.journal.leaving()
+            self.journal.durable()
+            remove_released(leaving, self.journal, self.spool)
 
     def end(self) -> None:
         """The process is gone, and the journal's files are as it left them: closing would tidy them up."""
@@ -231,7 +233,9 @@ def emptied(folder: Path) -> Path:
     """The state directory as a first mount finds it; the spool's 256 folders stay, for making them takes longest."""
     for name in ("journal.db", "journal.db-wal"):
         (folder / name).unlink(missing_ok=True)
-    FileSpool(folder / "spool").sweep((), ())
+    spool = FileSpool(folder / "spool")
+    for body in spool.unnamed((), ()):
+        spool.remove(body)
     return folder
 
 
