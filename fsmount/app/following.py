@@ -11,7 +11,7 @@ import trio
 from fsmount.app.providers import Providers
 from fsmount.connection import Connection
 from fsmount.errors import Refusal, RemoteError
-from fsmount.model import Change, Feed, ProviderFailed, ProviderSucceeded, Told
+from fsmount.model import Change, Feed, Told
 from fsmount.ports import Clock, EventLog
 from fsmount.remote.relayfile import RelayfileRemote
 from fsmount.vfs.filesystem import Filesystem
@@ -85,7 +85,7 @@ class Following:
             self._providers.missed()
         elif isinstance(told, Change):
             self._filesystem.arrivals.remote_changed(told)
-        elif isinstance(told, ProviderFailed | ProviderSucceeded):
+        else:
             self._providers.told(told)
 
     def _going(self, feed: Feed) -> None:

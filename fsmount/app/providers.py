@@ -36,13 +36,15 @@ AGAIN = 5.0
 """Seconds until a question that got no answer is asked again."""
 LOOK_EVERY = 60.0
 """How often the failed ones are asked for, where no feed tells of them or some of ours are among them; seconds."""
+DENIED = 600.0
+"""Seconds until a credential that may not ask asks again; a reconnection, with perhaps another one, asks at once."""
 MOST_TOLD = 10_000
 """Words of the feed that wait at most: beyond them, the remote's list is asked instead."""
 MOST_ASKED = 100
 """Dead letters that are asked about, one request each."""
 ACCEPTED = 202
 
-Told = ProviderFailed | ProviderSucceeded
+Word = ProviderFailed | ProviderSucceeded
 
 
 class Providers:
@@ -54,10 +56,11 @@ class Providers:
         self._journal = journal
         self._clock = clock
         self._log = log
-        self._told: deque[Told] = deque()
-        self._unsettled: list[Told] = []
+        self._told: deque[Word] = deque()
+        self._unsettled: list[Word] = []
         """Told of a write whose own answer is still awaited here."""
         self._look_due = False
+        self._denied_until = 0.0
         self._stirred = trio.Event()
         self._state = connection.state
         self.results = ProviderResults.UNKNOWN
@@ -66,7 +69,7 @@ class Providers:
 
     # what happens
 
-    def told(self, word: Told) -> None:
+    def told(self, word: Word) -> None:
         """The feed tells of a provider; never blocks."""
         if len(self._told) >= MOST_TOLD:
             self._told.clear()
@@ -76,8 +79,9 @@ class Providers:
 
     def missed(self) -> None:
         """The feed may have lost words: the remote is asked what failed."""
-        self._look_due = True
-        self._stir()
+        if self._clock.monotonic() >= self._denied_until:
+            self._look_due = True
+            self._stir()
 
     def _settled(self) -> None:
         if self._unsettled:
@@ -88,6 +92,7 @@ class Providers:
     def _moved(self) -> None:
         before, self._state = self._state, self._connection.state
         if self._state is ConnectionState.ONLINE and before is not self._state:
+            self._denied_until = 0.0
             self.missed()
 
     # following
@@ -129,7 +134,7 @@ class Providers:
                 self._unsettled.append(self._told[0])
             self._told.popleft()
 
-    async def _judge(self, word: Told) -> bool:
+    async def _judge(self, word: Word) -> bool:
         """Whether that is settled; False: it may be about an op of ours that is still being sent."""
         delivered = self._journal.delivered_at(word.path, word.revision)
         if delivered is None:
@@ -143,7 +148,7 @@ class Providers:
             await self._failed(delivered, word.at)
         return True
 
-    def _may_be_ours(self, word: Told) -> bool:
+    def _may_be_ours(self, word: Word) -> bool:
         record = self._journal.shown(word.path)
         if record is not None and record.attempted and record.state in (State.PENDING, State.SENDING):
             return True
@@ -182,6 +187,7 @@ class Providers:
             if refusal.status not in (403, 404, 405):
                 raise
             self.results = ProviderResults.UNKNOWN
+            self._denied_until = self._clock.monotonic() + DENIED
             return
         self.results = ProviderResults.KNOWN
         for result in failed:

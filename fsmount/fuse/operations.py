@@ -270,7 +270,7 @@ class Operations(Beside):
             number = self._control.open(Ino(inode), writable=writable)
             return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(CONTROL + number), direct_io=True, keep_cache=False)
         node = self._tree.inodes.get(inode)
-        self._fs.check_open(writable)
+        self._fs.check_open(node, writable=writable)
         number, keep = await self._files.open(node, writable=writable, truncate=bool(flags & os.O_TRUNC))
         return pyfuse3.FileInfo(fh=pyfuse3.FileHandleT(number), keep_cache=keep)
 

@@ -21,6 +21,7 @@ from fsmount.model.files import (
     content_type_of,
 )
 from fsmount.model.mount import (
+    FILE_AND_DIRECTORY,
     CacheUse,
     Connection,
     ConnectionState,
@@ -71,6 +72,7 @@ from fsmount.model.paths import (
 
 __all__ = [
     "ABSENT",
+    "FILE_AND_DIRECTORY",
     "NOT_OVERLAID",
     "ROOT",
     "Attempt",

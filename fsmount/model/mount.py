@@ -97,6 +97,10 @@ class Problem(Struct, frozen=True, kw_only=True, rename="camel"):
     why: str
 
 
+FILE_AND_DIRECTORY = "a file and a directory have this name: the file is shown, what lies in the directory is not"
+"""Why of a Problem."""
+
+
 class MountIdentity(Struct, frozen=True, kw_only=True):
     """Which mount this is. ``pid`` and ``started_at`` are None when no daemon runs."""
 

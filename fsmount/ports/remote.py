@@ -45,6 +45,13 @@ class Remote(Protocol):
     @property
     def capabilities(self) -> Capabilities: ...
 
+    def may_write(self, path: RemotePath | None = None) -> bool:
+        """Whether the credential says that it may write ``path``, or, without one, anything; the remote decides.
+
+        True where it says nothing. Never waits.
+        """
+        ...
+
     async def probe(self) -> None:
         """One small read with the credential; returns when the remote answers it with 2xx. Learns the capabilities."""
 

@@ -1,4 +1,5 @@
-"""What our own token says: until when it serves, and which paths it may read (relayfile-api, sections 1 and 4).
+"""What our own token says: until when it serves, which paths it may read, and which it may write (relayfile-api,
+sections 1 and 4).
 
 Invariant: nothing here is trusted for more than a guess at what to ask for and when; the server decides.
 """
@@ -37,6 +38,46 @@ def readable(token: str, root: RemotePath) -> list[str]:
 def below(root: RemotePath) -> str:
     """The filter for a directory, itself included, and all below it."""
     return join(root, "**")
+
+
+class Writing:
+    """Where a token says that it may write. One that says nothing of its grants may write everywhere."""
+
+    def __init__(self, token: str) -> None:
+        scopes = _scopes(token)
+        self._literal = not scopes or "fs:write" in scopes
+        self._places = [place for scope in scopes if (place := _written(scope)) is not None]
+
+    @property
+    def anywhere(self) -> bool:
+        """Whether there is a path that it may write."""
+        return self._literal or bool(self._places)
+
+    def at(self, path: RemotePath) -> bool:
+        """Whether it may write that path. A narrow grant takes the place of the bare ``fs:write``."""
+        if any(_covers(place, path) for place in self._places):
+            return True
+        return self._literal and all(place == "*" for place in self._places)
+
+
+def _written(scope: str) -> str | None:
+    """The path, or the pattern of paths, that a grant in several parts lets its bearer write."""
+    match scope.split(":", 3):
+        case [plane, resource, action, *path] if plane in _PLANES:
+            fits = resource in {"fs", "*"} or plane == "workspace"
+            return (path[0] if path else "*") if fits and action in {"write", "manage", "*"} else None
+    return None
+
+
+def _covers(place: str, path: RemotePath) -> bool:
+    if place == "*":
+        return True
+    plain = place.removesuffix("**") if place.endswith("/**") else place.removesuffix("*")
+    if "*" in plain:
+        return False
+    if place.endswith("/**"):
+        return path.startswith(plain) or path == plain[:-1]
+    return path.startswith(plain) if place.endswith("*") else path == place
 
 
 def _claims(token: str) -> _Claims:

@@ -85,6 +85,11 @@ class TokenSource:
         self._take(found)
         return True
 
+    @property
+    def current(self) -> str | None:
+        """The token in use, None where none was needed yet."""
+        return self._token
+
     def hides(self, text: str) -> str:
         """``text`` without the token, which a server might echo."""
         for secret in (self._token, self._refused):

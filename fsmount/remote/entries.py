@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from fsmount.model import Digest, Entry, Kind, Problem, RemotePath, Revision, join
+from fsmount.model import FILE_AND_DIRECTORY, Digest, Entry, Kind, Problem, RemotePath, Revision, join
 from fsmount.wire.relayfile import TreeEntry
 
 LONGEST_NAME = 255
-BOTH = "a file and a directory have this name: the file is shown, what lies in the directory is not"
 _EMPTY = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
 
 
@@ -41,7 +40,7 @@ def entries(rows: Iterable[TreeEntry], directory: RemotePath, *, exact: bool) ->
             kinds.add((name, Kind.FILE))
     for name, entry in found.items():
         if entry.kind is Kind.FILE and (name, Kind.DIRECTORY) in kinds:
-            problems[name] = Problem(path=entry.path, shown_as=entry.path, why=BOTH)
+            problems[name] = Problem(path=entry.path, shown_as=entry.path, why=FILE_AND_DIRECTORY)
     return list(found.values()), [problems[name] for name in sorted(problems)]
 
 

@@ -92,6 +92,7 @@ class RelayfileRemote:
         self._feed = self._change_feed(poll, timeout, ping)
         self._operations = Operations(self._client, url.workspace)
         self._skipped: set[str] = set()
+        self._writing: tuple[str, claims.Writing] | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -113,6 +114,14 @@ class RelayfileRemote:
             size_limit=None if has_raw else self._cap.size_limit,
             trims_names=True,
         )
+
+    def may_write(self, path: RemotePath | None = None) -> bool:
+        token = self._tokens.current
+        if token is None:
+            return True
+        if self._writing is None or self._writing[0] is not token:
+            self._writing = (token, claims.Writing(token))
+        return self._writing[1].anywhere if path is None else self._writing[1].at(path)
 
     @property
     def requests(self) -> int:

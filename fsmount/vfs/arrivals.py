@@ -146,6 +146,8 @@ class Arrivals:
         if self._is_echo(change):
             return
         self._own.pop(change.path, None)
+        if change.revision is not None:
+            self._tree.overlay.stands(change.path)
         if self._tell_renamed(self._followed.renamed(change)):
             self._note(change)
             return

@@ -77,11 +77,13 @@ class Filesystem:
         if node is not None:
             if exclusive:
                 raise FileError(errno.EEXIST, name)
+            self.check_open(node, writable=True)
             number, _ = await self.files.open(node, writable=True, truncate=truncate)
             return node, number
         self._standing(parent)
         path = join(self.tree.path(parent), name)
         local = self.tree.overlay.is_litter(path, self.tree.held(parent))
+        self._permitted(path, local=local)
         node = self.tree.inodes.node(parent, name, Kind.FILE)
         node.shown = Shown(kind=Kind.FILE, size=0, mode=mode, uid=uid, gid=gid, mtime=self._clock.now(), local=local)
         self._forget_stale(path)
@@ -153,6 +155,7 @@ class Filesystem:
         node = await self.tree.existing(parent, name)
         if node.kind is Kind.DIRECTORY:
             raise FileError(errno.EISDIR, name)
+        self._permitted(self.tree.path(node), local=self.tree.is_local(node))
         await self.files.drafts.keep_for_readers(node)
         self._renames.remove(node, brake=self.listings.brake(self.max_deletes))
         self._touch_parent(parent)
@@ -188,6 +191,9 @@ class Filesystem:
             raise FileError(errno.EEXIST, to_name)
         if target is node:
             return
+        if node.kind is Kind.FILE:
+            self._permitted(self.tree.path(node), local=self.tree.is_local(node))
+            self._permitted(join(self.tree.path(to_parent), to_name), local=self._stays_here(to_parent, to_name))
         if node.kind is Kind.DIRECTORY:
             await self._directories.rename(node, target, to_parent, to_name)
         elif node.kind is Kind.SYMLINK:
@@ -207,7 +213,7 @@ class Filesystem:
         """Changes what is given. Size is content; the rest is kept by this mount and makes no op."""
         if size is not None:
             if handle is None:
-                self._writable()
+                self.check_open(node, writable=True)
             if node.kind is Kind.DIRECTORY:
                 raise FileError(errno.EISDIR, node.name)
             await self.files.truncate(node, size, handle)
@@ -261,20 +267,33 @@ class Filesystem:
                 parent.shown = replace(parent.shown, mtime=now)
 
     def _writable(self) -> None:
-        if self._config.read_only or self.files.closing:
-            raise FileError(
-                errno.EROFS, "the mount is read-only" if self._config.read_only else "the mount is being unmounted"
-            )
+        """Raises FileError EROFS where nothing is written."""
+        if self.files.closing:
+            raise FileError(errno.EROFS, "the mount is being unmounted")
+        if self._config.read_only:
+            raise FileError(errno.EROFS, "the mount is read-only")
+        if not self._remote.may_write():
+            raise FileError(errno.EROFS, "the credential grants no writing")
+
+    def _permitted(self, path: RemotePath, *, local: bool) -> None:
+        """Raises FileError EACCES where the credential says that it may not write; what stays here it need not."""
+        if not local and not self._remote.may_write(path):
+            raise FileError(errno.EACCES, f"{path}: the credential grants no writing there")
+
+    def _stays_here(self, parent: Node, name: str) -> bool:
+        """Whether the file lives on this mount only under that name."""
+        return self.tree.overlay.is_litter(join(self.tree.path(parent), name), self.tree.held(parent))
 
     def _standing(self, directory: Node) -> None:
         """After the checks that may have waited: nothing is made in a directory that was removed meanwhile."""
         if directory.detached:
             raise FileError(errno.ENOENT, directory.name)
 
-    def check_open(self, writable: bool) -> None:
-        """Raises FileError EROFS for a writer on a mount that takes no writes."""
+    def check_open(self, node: Node, *, writable: bool) -> None:
+        """Raises FileError EROFS for a writer on a mount that takes no writes, EACCES where its credential may not."""
         if writable:
             self._writable()
+            self._permitted(self.tree.path(node), local=self.tree.is_local(node))
 
     def durable(self) -> None:
         """Puts the journal on the disk; blocks: call it in a thread."""

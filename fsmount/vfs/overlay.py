@@ -13,6 +13,7 @@ from typing import Protocol
 from fsmount.config import Config
 from fsmount.model import (
     ABSENT,
+    FILE_AND_DIRECTORY,
     Base,
     Entry,
     Kind,
@@ -22,6 +23,7 @@ from fsmount.model import (
     Problem,
     Record,
     RemotePath,
+    ancestors,
     join,
     name_of,
 )  # fmt: skip
@@ -31,6 +33,8 @@ from fsmount.vfs.shown import AtRemote, Content, Shown, Unsent
 
 RELAY = ".relay"
 """The name of the control tree, in the mount's root."""
+MOST_HIDDEN = 1000
+"""Directories behind files that are told of at most."""
 _RESERVED = "the mount's own control tree has this name"
 
 
@@ -49,6 +53,8 @@ class Overlay:
         self._relay = join(config.remote.root, RELAY)
         # One number for all: a new one for each file would be kept a hundred thousand times.
         self._modes = {full: full & ~config.umask for full in (0o666, 0o777)}
+        self._hidden: set[RemotePath] = set()
+        """Files behind which something of the remote lies, as far as anything told of it."""
         self._clashes: set[RemotePath] = set()
         """Where something of this mount and something of the remote had one name when somebody looked."""
 
@@ -130,11 +136,24 @@ class Overlay:
             return False
         return all(self.look(directory, name, listing) is None for name in listing.entries)
 
+    def stands(self, path: RemotePath) -> None:
+        """The remote has a file at ``path``: where something above it is a file too, that one hides it."""
+        for above in ancestors(path):
+            entry = self._listings.entry(above)
+            if entry is not None and entry.kind is Kind.FILE and len(self._hidden) < MOST_HIDDEN:
+                self._hidden.add(above)
+
     def clashes(self) -> list[Problem]:
         """Where something of this mount and something of the remote have one name now, as far as anybody looked."""
         found = []
         if self._listings.entry(self._relay) is not None:
             found.append(Problem(path=self._relay, why=_RESERVED))
+        for path in sorted(self._hidden):
+            entry = self._listings.entry(path)
+            if entry is not None and entry.kind is Kind.FILE:
+                found.append(Problem(path=path, shown_as=path, why=FILE_AND_DIRECTORY))
+            else:
+                self._hidden.discard(path)
         for path in sorted(self._clashes):
             why = _clash(self._ledger.node(path), self._listings.entry(path))
             if why is None or self._ledger.shown(path) is not None or self.emptied(path):

@@ -32,4 +32,4 @@ class Problems:
     def all(self) -> list[Problem]:
         """Everything, by directory."""
         remote = [problem for directory in sorted(self._listed) for problem in self._listed[directory]]
-        return [*self._beneath, *remote, *self._clashes()]
+        return list(dict.fromkeys([*self._beneath, *remote, *self._clashes()]))

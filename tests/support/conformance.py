@@ -9,18 +9,7 @@ import pytest
 import trio
 
 from fsmount.errors import Refusal, RemoteError
-from fsmount.model import (
-    ABSENT,
-    Base,
-    Change,
-    Kind,
-    ProviderFailed,
-    ProviderSucceeded,
-    Receipt,
-    RemotePath,
-    Revision,
-    Told,
-)
+from fsmount.model import ABSENT, Base, Change, Kind, Receipt, RemotePath, Revision, Told
 from fsmount.ports import Remote
 from tests.support.uploads import digest_of, upload_of
 
@@ -192,7 +181,7 @@ async def the_feed_tells_foreign_changes(remote: Remote, foreign: Foreign) -> No
     assert changes[-1].revision is None
 
 
-async def _until_told(foreign: Foreign, told: list[Change | ProviderFailed | ProviderSucceeded | None]) -> Revision:
+async def _until_told(foreign: Foreign, told: list[Told | None]) -> Revision:
     """Writes until the feed, which begins at some moment, tells of the last one."""
     while True:
         revision = foreign.write("/fed", b"news")

@@ -88,6 +88,8 @@ class FakeRemote:
     def __init__(self, capabilities: Capabilities = FULL, *, now: Callable[[], float] = time.time) -> None:
         self.capabilities = capabilities
         self.online = True
+        self.writable: tuple[str, ...] = ("/",)
+        """The beginnings of paths that the credential says it may write."""
         self.authorized = True
         self.closed = False
         self.files: dict[RemotePath, StoredFile] = {}
@@ -194,6 +196,9 @@ class FakeRemote:
             self.online = True
 
     # ports.Remote
+
+    def may_write(self, path: RemotePath | None = None) -> bool:
+        return self.writable != () if path is None else any(path.startswith(place) for place in self.writable)
 
     async def probe(self) -> None:
         await self._call("probe", RemotePath("/"), lambda: None)

@@ -89,10 +89,12 @@ async def test_what_a_change_says(autojump_clock: trio.testing.MockClock) -> Non
     log.add("/a", "file.created")
     log.add("/a", "file.deleted", origin="system")
     log.add("/a", "writeback.failed", revision="rev_4")
+    log.add("/a", "writeback.succeeded", revision="rev_5")
     assert await reader.look() == [
         Change(path="/a", revision="rev_4", digest="ab", at=9.0),  # type: ignore[arg-type]
         Change(path="/a", revision=None, at=9.0, system=True),  # type: ignore[arg-type]
         ProviderFailed(path="/a", revision="rev_4", at=9.0),  # type: ignore[arg-type]
+        ProviderSucceeded(path="/a", revision="rev_5", at=9.0),  # type: ignore[arg-type]
     ]
 
 
