@@ -11,13 +11,13 @@ import trio
 from fsmount.app.providers import Providers
 from fsmount.connection import Connection
 from fsmount.errors import Refusal, RemoteError
-from fsmount.model import Change, Feed, ProviderFailed, ProviderSucceeded, Told
+from fsmount.model import Change, Feed, Told
 from fsmount.ports import Clock, EventLog
 from fsmount.remote.relayfile import RelayfileRemote
 from fsmount.vfs.filesystem import Filesystem
 
-AGAIN = 5.0
-"""Seconds until a feed that failed is asked again."""
+SOON, AGAIN = 1.0, 5.0
+"""Seconds until a feed that failed is asked again, the first time and later."""
 REFUSED = 60
 """How many times as long it takes until a feed that this credential may not follow is asked again with it."""
 
@@ -42,6 +42,8 @@ class Following:
         self._log = log
         self.last_event_at: float | None = None
         """UTC epoch seconds."""
+        self._reachable = trio.Event()
+        connection.watch(self._connection_changed)
 
     async def run(self) -> None:
         """Until cancelled."""
@@ -49,17 +51,24 @@ class Following:
             try:
                 await self._remote.follow(self._told, self._going)
             except RemoteError as error:
+                wait = AGAIN if self._connection.feed is Feed.NONE else SOON
                 self._going(Feed.NONE)
-                await self._wait_after(error)
+                await self._wait_after(error, wait)
 
-    async def _wait_after(self, error: RemoteError) -> None:
+    async def _wait_after(self, error: RemoteError, seconds: float) -> None:
         if isinstance(error, Refusal) and error.status in (403, 404):
             self._log.note("connection", f"no change feed: {error.message}", level="warning")
             await self._wait_for_credential()
             return
         # Whether it is the feed alone, the way to the remote or the credential: a probe tells.
         self._connection.suspect()
-        await trio.sleep(AGAIN)
+        with trio.move_on_after(seconds):
+            await self._reachable.wait()
+
+    def _connection_changed(self) -> None:
+        if self._connection.usable:
+            reachable, self._reachable = self._reachable, trio.Event()
+            reachable.set()
 
     async def _wait_for_credential(self) -> None:
         """Until another one may be granted more, or it is time to try the same one."""
@@ -76,10 +85,12 @@ class Following:
             self._providers.missed()
         elif isinstance(told, Change):
             self._filesystem.arrivals.remote_changed(told)
-        elif isinstance(told, ProviderFailed | ProviderSucceeded):
+        else:
             self._providers.told(told)
 
     def _going(self, feed: Feed) -> None:
+        if feed is not self._connection.feed:
+            self._log.note("feed", f"changes elsewhere: {feed}", level="debug")
         self._connection.feed = feed
         if feed is not Feed.NONE:
             self._connection.heard()

@@ -10,7 +10,7 @@ import errno
 import functools
 import os
 import select
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import pyfuse3
 import trio
@@ -131,7 +131,7 @@ class Operations(Beside):
             await self._read_names(directory)
         if start_id < 2 and not await self._reply_dots(directory, start_id, token):
             return
-        lasting = self._promises.names_in(directory.node) if directory.node is not None else 0.0
+        lasting = self._promises.in_directory(directory.node or self._tree.inodes.root)
         for index in range(max(0, start_id - 2), len(directory.names)):
             if not self._reply_name(directory, index, token, lasting):
                 return
@@ -165,7 +165,9 @@ class Operations(Beside):
             for n, (name, entry) in enumerate(names[start_id:])
         )
 
-    def _reply_name(self, directory: Directory, index: int, token: pyfuse3.ReaddirToken, lasting: float) -> bool:
+    def _reply_name(
+        self, directory: Directory, index: int, token: pyfuse3.ReaddirToken, lasting: Callable[[str], float]
+    ) -> bool:
         name, found = directory.names[index]
         parent = directory.node
         if isinstance(found, Attr) or parent is None:
@@ -178,7 +180,7 @@ class Operations(Beside):
             return True
         attr = self._tree.quick_attr(node)
         known = attr if attr is not None else self._unmeasured(node, current)
-        entry = entry_attributes(known, lasting if attr is not None else 0)
+        entry = entry_attributes(known, lasting(name) if attr is not None else 0)
         if pyfuse3.readdir_reply(token, encoded(name), entry, index + 3):
             node.lookups += 1
             return True

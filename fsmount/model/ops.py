@@ -13,7 +13,7 @@ from fsmount.model.files import Kind
 from fsmount.model.paths import Digest, DraftId, OpId, RemotePath, Revision
 
 
-class Base(Struct, frozen=True):
+class Base(Struct, frozen=True, gc=False):
     """What local changes were made from: a remote revision (with its digest where known), or nothing."""
 
     revision: Revision | None = None

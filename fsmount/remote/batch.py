@@ -27,7 +27,11 @@ STATUS = {
     "invalid_encoding": 400,
     "invalid_content": 400,
     "internal_error": 500,
+    "payload_too_large": 413,
+    "rate_limited": 429,
+    "unavailable": 503,
 }
+"""Of a failed entry whose server tells no status, by its code; 400 for any other."""
 
 
 def encoded(upload: Upload) -> msgspec.Raw:

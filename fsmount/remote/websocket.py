@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from math import inf
 from typing import NoReturn, Protocol
@@ -69,7 +69,10 @@ class Listener(Protocol):
 
 
 class Sockets:
-    """Connections to ``GET {target}`` of one origin. ``trust`` is for TLS; ``timeout`` and ``ping`` are seconds."""
+    """Connections to ``GET {target}`` of one origin. ``trust`` is for TLS; ``timeout`` and ``ping`` are seconds.
+
+    ``dial`` makes the connection, where it is not to be a socket.
+    """
 
     def __init__(
         self,
@@ -80,6 +83,7 @@ class Sockets:
         trust: ssl.SSLContext | None,
         timeout: float,
         ping: float = PING,
+        dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
     ) -> None:
         parts = urlsplit(origin)
         self._origin = origin
@@ -91,6 +95,7 @@ class Sockets:
         self._trust = trust
         self._timeout = min(timeout, LONGEST_HANDSHAKE)
         self._ping = ping
+        self._dial = dial or self._connect
 
     async def listen(self, query: Sequence[tuple[str, str]], listener: Listener) -> NoReturn:
         """One connection, from its handshake to its end, which is told by raising.
@@ -111,7 +116,7 @@ class Sockets:
         try:
             async with trio.open_nursery() as nursery:
                 with trio.fail_after(self._timeout):
-                    stream = await self._dial()
+                    stream = _Listened(await self._dial(), self._origin)
                     socket = await self._shake_hands(nursery, stream, query, token)
                 try:
                     await listener.opened()
@@ -124,12 +129,11 @@ class Sockets:
         except BaseExceptionGroup as group:
             raise self._cause(group) from None
 
-    async def _dial(self) -> _Listened:
+    async def _connect(self) -> trio.abc.Stream:
         stream = await trio.open_tcp_stream(self._host, self._port)
         if self._trust is None:
-            return _Listened(stream, self._origin)
-        secure = trio.SSLStream(stream, self._trust, server_hostname=self._host, https_compatible=True)
-        return _Listened(secure, self._origin)
+            return stream
+        return trio.SSLStream(stream, self._trust, server_hostname=self._host, https_compatible=True)
 
     async def _shake_hands(
         self, nursery: trio.Nursery, stream: _Listened, query: Sequence[tuple[str, str]], token: str

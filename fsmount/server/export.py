@@ -61,7 +61,7 @@ _FORMATS = {"json": _json, "tar": _tar, "patch": _patch}
 
 def _files(call: Call) -> Iterator[StoredFile]:
     """Each of them. Raises Rejected where they are too much for one answer."""
-    rows = list(call.store.files(call.workspace, call.path, sight=call.sight()))
+    rows = list(call.store.listings.files(call.workspace, call.path, sight=call.sight()))
     if sum(row.byte_size or 0 for row in rows) > LARGEST:
         message = f"the files at {call.path} have more than {LARGEST} bytes together: export a narrower path"
         raise Rejected(413, "payload_too_large", message)

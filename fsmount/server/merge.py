@@ -6,7 +6,7 @@ Invariant: all or nothing, and the base is what the file really was: its digest 
 import hashlib
 
 from fsmount.server import payload
-from fsmount.server.merging import Chunk, merge
+from fsmount.server.merging import Chunk, TooAlike, merge
 from fsmount.server.messages import Answer, Rejected, answer
 from fsmount.server.records import Change, StoredFile
 from fsmount.server.routes import Call, content_of, decode, named, need_path
@@ -27,7 +27,10 @@ def merge_file(call: Call) -> Answer:
         if earlier:
             return _answer(asked, earlier, asked.base_revision)
         live = _live(call, asked)
-        text, conflicts = merge(asked.base_content, asked.content, content_of(call, live))
+        try:
+            text, conflicts = merge(asked.base_content, asked.content, content_of(call, live))
+        except TooAlike as error:
+            raise _ineligible("too many lines of the texts are the same", "too_costly") from error
         if conflicts:
             raise _conflict(live, conflicts)
         draft = payload.draft(call.path, text, None, asked.content_type or DEFAULT_CONTENT_TYPE)
@@ -46,7 +49,7 @@ def _live(call: Call, asked: MergeRequest) -> StoredFile:
         raise _ineligible(f"there is no file {call.path} any more", "file_missing")
     if live.encoding == "base64":
         raise _ineligible(f"{call.path} is not text", "not_text")
-    if any(len(text.encode()) > MOST_TEXT for text in (asked.content, asked.base_content, content_of(call, live))):
+    if max(live.byte_size, *(len(text.encode()) for text in (asked.content, asked.base_content))) > MOST_TEXT:
         raise _ineligible(f"a text is longer than {MOST_TEXT} bytes", "too_large")
     digest = hashlib.sha256(asked.base_content.encode()).hexdigest()
     if digest != call.store.digest_at(call.workspace, call.path, asked.base_revision):

@@ -27,7 +27,7 @@ def query(call: Call) -> Answer:
 def _found(call: Call) -> Iterator[QueryItem]:
     after = call.request.query.get("cursor") or None
     sight = call.sight()
-    while rows := call.store.files(call.workspace, call.path, after=after, limit=_STEP, sight=sight):
+    while rows := call.store.listings.files(call.workspace, call.path, after=after, limit=_STEP, sight=sight):
         found = (_item(row, call.extensions) for row in rows)
         yield from (item for item in found if _fits(item, call.request.query))
         after = rows[-1].path

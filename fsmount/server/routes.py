@@ -65,15 +65,15 @@ def tree(call: Call) -> Answer:
     """`GET /fs/tree`: one page below a path; a base that is no directory has no entries."""
     depth = number(call.request.query.get("depth", ""), default=10, most=100)
     after = call.request.query.get("cursor") or None
-    sight = call.sight()
+    sight, listings = call.sight(), call.store.listings
     try:
-        rows = call.store.listing(call.workspace, call.path, depth=depth, after=after, limit=TREE_PAGE + 1, sight=sight)
+        rows = listings.tree(call.workspace, call.path, depth=depth, after=after, limit=TREE_PAGE + 1, sight=sight)
     except UnknownCursor as error:
         raise bad_cursor() from error
     page = rows[:TREE_PAGE]
     entries = tuple(_entry(row, call.extensions) for row in page)
     more = page[-1].path if len(rows) > TREE_PAGE else None
-    total = call.store.total(call.workspace, call.path, sight) or None
+    total = listings.total(call.workspace, call.path, sight) or None
     return answer(200, TreePage(path=call.path, entries=entries, next_cursor=more, total_files=total))
 
 

@@ -9,7 +9,7 @@ survives `kill -9` of the process, not a power cut.
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,12 +17,12 @@ from pathlib import Path
 import msgspec
 
 from fsmount.errors import StateError
-from fsmount.server.acl import Sight
 from fsmount.server.bodies import Bodies, Incoming
 from fsmount.server.guards import Guards
+from fsmount.server.listings import Listings
 from fsmount.server.oplog import OpLog
 from fsmount.server.paths import ancestors, parent, provider
-from fsmount.server.records import Change, Draft, Inline, RevisionMismatch, Row, StoredEvent, StoredFile, UnknownCursor
+from fsmount.server.records import Change, Draft, Inline, RevisionMismatch, StoredEvent, StoredFile
 from fsmount.server.schema import bring_up_to_date, is_older
 from fsmount.wire.relayfile import ContentIdentity
 
@@ -30,32 +30,6 @@ SECOND = 1_000_000_000
 CENTURY = 100 * 365 * 86_400
 _NO_EVENT_YET = 2**63 - 1
 
-
-# A file hides the directory of the same path, whose own files are listed all the same. Exactly one
-# lower bound for the path, so that a page starts in the index where the last one ended.
-_ROW = "path, revision, encoding, digest, size, byte_size, updated_at, semantics, object_id, content_type"
-_LISTING = f"""
-    SELECT {_ROW}
-    FROM file AS f WHERE workspace = :workspace AND {{place}} AND path {{bound}} :start {{seen}}
-    UNION ALL
-    SELECT path, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
-    FROM directory AS d WHERE workspace = :workspace AND {{place}} AND path {{bound}} :start AND path != '/'
-        AND NOT EXISTS (SELECT 1 FROM file AS f WHERE f.workspace = d.workspace AND f.path = d.path {{seen}}) {{holds}}
-    ORDER BY path LIMIT :limit
-"""  # noqa: S608  only constants of this module go in, here and below
-_FILES = f"""
-    SELECT {_ROW}
-    FROM file AS f WHERE workspace = :workspace AND path {{bound}} :start AND path < :beyond
-        AND (path = :base OR path >= :first) {{seen}}
-    ORDER BY path LIMIT :limit
-"""  # noqa: S608
-_SEEN = "AND sees(f.path)"
-_HOLDS_SEEN = """
-    AND EXISTS (SELECT 1 FROM file AS f WHERE f.workspace = d.workspace AND f.path > d.path || '/'
-        AND f.path < d.path || '0' AND sees(f.path))
-"""
-_CHILDREN = "parent = :base"
-_DESCENDANTS = "path < :beyond AND level <= :deepest"
 
 _INSERT = """
     INSERT INTO file (workspace, path, parent, level, revision, content_type, encoding, digest, size, byte_size,
@@ -98,8 +72,7 @@ class Store:
         self._sql = sqlite3.connect(path, isolation_level=None, timeout=1)
         self.ops = OpLog(self._sql, now)
         self.guards = Guards(self._sql)
-        self._sight: Sight | None = None
-        self._sql.create_function("sees", 1, self._sees)
+        self.listings = Listings(self._sql)
         try:
             self._open()
         except sqlite3.DatabaseError as error:
@@ -297,59 +270,6 @@ class Store:
         ).fetchone()
         return row and Change(op_id=f"op_{row[0]}", path=row[1], revision=row[2], content_type=row[3])
 
-    def listing(
-        self, workspace: str, base: str, *, depth: int, after: str | None, limit: int, sight: Sight | None = None
-    ) -> list[Row]:
-        """At most `limit` rows below `base`, `depth` levels deep, bytewise by path, those past `after`.
-
-        With `sight`, only the files that it allows, and directories that hold one. Raises UnknownCursor
-        when `after` is no row of this listing.
-        """
-        first = base if base == "/" else base + "/"
-        place = _CHILDREN if depth == 1 else _DESCENDANTS
-        query: dict[str, str | int] = {
-            "workspace": workspace,
-            "base": base,
-            "start": after or first,
-            "beyond": first[:-1] + "0",
-            "deepest": len(ancestors(base)) + depth,
-            "limit": limit,
-        }
-        shown = {"place": place, "seen": _SEEN, "holds": _HOLDS_SEEN} if sight else {"place": place}
-        if after is not None and (after < first or not self._rows(_LISTING, query, sight, bound="=", **shown)):
-            raise UnknownCursor(after)
-        return self._rows(_LISTING, query, sight, bound=">=" if after is None else ">", **shown)
-
-    def files(
-        self, workspace: str, base: str, *, after: str | None = None, limit: int = -1, sight: Sight | None = None
-    ) -> list[Row]:
-        """The file `base` and those below it, bytewise by path, past `after`; at most `limit` (-1: all).
-
-        With `sight`, only those that it allows. Raises UnknownCursor when `after` is none of them.
-        """
-        first = base if base == "/" else base + "/"
-        query: dict[str, str | int] = {
-            "workspace": workspace,
-            "base": base,
-            "first": first,
-            "start": after or base,
-            "beyond": first[:-1] + "0",
-            "limit": limit,
-        }
-        seen = _SEEN if sight else ""
-        if after is not None and not self._rows(_FILES, query, sight, bound="=", seen=seen):
-            raise UnknownCursor(after)
-        return self._rows(_FILES, query, sight, bound=">=" if after is None else ">", seen=seen)
-
-    def total(self, workspace: str, base: str, sight: Sight | None = None) -> int:
-        """How many files lie below `base`, however deep; of those that `sight` allows."""
-        if sight is not None:
-            return sum(row.path != base for row in self.files(workspace, base, sight=sight))
-        row = self._sql.execute(
-            "SELECT files FROM directory WHERE workspace = ? AND path = ?", (workspace, base)
-        ).fetchone()
-        return row[0] if row else 0
-
     def events(
         self, workspace: str, *, after: int | None, newest_first: bool, provider: str | None, limit: int
     ) -> list[StoredEvent]:
@@ -386,14 +306,6 @@ class Store:
         """Whether that event is this workspace's."""
         found = self._sql.execute("SELECT 1 FROM event WHERE id = ? AND workspace = ?", (number, workspace)).fetchone()
         return found is not None
-
-    def _rows(self, sql: str, query: Mapping[str, str | int], sight: Sight | None, **parts: str) -> list[Row]:
-        self._sight = sight
-        rows = self._sql.execute(sql.format(**{"seen": "", "holds": "", **parts}), query)
-        return [Row(**dict(zip(Row.__struct_fields__, row, strict=True))) for row in rows]
-
-    def _sees(self, path: str) -> bool:
-        return self._sight is None or self._sight.allows(path)
 
     def _remove(
         self, workspace: str, change: Change, correlation_id: str, at: int, *, origin: str = "agent_write"

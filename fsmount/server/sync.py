@@ -13,7 +13,7 @@ def status(call: Call) -> Answer:
     """`GET /sync/status`: every provider that has files or dead letters, or the one asked for."""
     wanted = call.request.query.get("provider") or None
     failures = call.store.ops.failures(call.workspace)
-    rows = call.store.listing(call.workspace, "/", depth=1, after=None, limit=-1)
+    rows = call.store.listings.tree(call.workspace, "/", depth=1, after=None, limit=-1)
     known = {provider(row.path + "/") for row in rows if row.revision is None} | failures.keys()
     providers = tuple(
         SyncProvider(

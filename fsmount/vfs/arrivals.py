@@ -122,12 +122,12 @@ class Arrivals:
         self._own.move_to_end(path)
         if len(self._own) > OWN:
             self._own.popitem(last=False)
-        self._explain(path, None if entry is None else entry.revision)
+        self._explain(path, *((None, None) if entry is None else (entry.revision, entry.digest)))
 
     def changed(self, op: Op) -> None:
         self._tell_renamed(self._followed.came_back(op))
         for path in {op.path, op.target}:
-            self._explain(path, None)
+            self._explain(path, None, None)
             self._outdated(path)
 
     # what the feed reports
@@ -145,9 +145,9 @@ class Arrivals:
         """
         if self._is_echo(change):
             return
+        self._own.pop(change.path, None)
         if change.revision is not None:
             self._tree.overlay.stands(change.path)
-        self._own.pop(change.path, None)
         if self._tell_renamed(self._followed.renamed(change)):
             self._note(change)
             return
@@ -178,10 +178,10 @@ class Arrivals:
         self._log.note("remote.changed", f"{names[0]} was renamed there", path=names[1], details=Details())
         return True
 
-    def _explain(self, path: RemotePath, revision: str | None) -> None:
+    def _explain(self, path: RemotePath, revision: Revision | None, digest: Digest | None) -> None:
         """An op on ``path`` is settled: what the feed said meanwhile was its echo, or somebody else's change."""
         change = self._unexplained.pop(path, None)
-        if change is not None and change.revision != revision:
+        if change is not None and not _same(change, revision, digest):
             self._own.pop(path, None)
             self._note(change)
             self._outdated(path)

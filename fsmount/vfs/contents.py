@@ -26,7 +26,7 @@ BLOCK = 4 * 1024 * 1024
 """Bytes asked for at once where the remote has ranges."""
 SUBTREE = 8 * 1024 * 1024
 """Bytes that a subtree may hold to be fetched in one request."""
-HELD = 4 * BLOCK
+HELD = 2 * BLOCK
 """Bytes of lately fetched blocks in memory: for readers of a file that the cache does not keep."""
 READERS = 64
 """Files of which it is remembered where they were read last."""

@@ -123,7 +123,7 @@ class Drafts:
         elif isinstance(shown.content, Unsent):
             await copy(await self.unsent(node, shown.content.body), draft)
         elif isinstance(shown.content, AtRemote):
-            await self._tree.contents.copy(shown.content, draft)
+            await self._tree.fetched(node, shown.content, lambda at: self._tree.contents.copy(at, draft))
 
     async def unsent(self, node: Node, body: Body) -> Source:
         """The body's bytes; looked for again where it was sealed or delivered since the node was last looked at."""

@@ -22,6 +22,8 @@ ROOT_INO = Ino(1)
 CONTROL = 1 << 62
 """Numbers from here on belong to ``.relay``."""
 
+_NONE: dict[str, Node] = {}
+
 
 class Node:
     """One file or directory that the kernel or a handle knows.
@@ -31,7 +33,7 @@ class Node:
     """
 
     __slots__ = (
-        "busy",
+        "_busy",
         "detached",
         "draft",
         "handles",
@@ -61,10 +63,17 @@ class Node:
         self.draft: OpenDraft | None = None
         self.source: Source | None = None
         self.orphan: Source | None = None
-        self.busy = trio.Lock()
-        """Held while a draft is begun or journalled; nobody holds two."""
+        self._busy: trio.Lock | None = None
         self.kept: Content | None = None
         """The version of all the pages that the kernel has of the file; None where that is not known."""
+
+    @property
+    def busy(self) -> trio.Lock:
+        """Held while a draft is begun or journalled; nobody holds two."""
+        # Made when it is needed: the kernel knows a hundred thousand files of which one is written.
+        if self._busy is None:
+            self._busy = trio.Lock()
+        return self._busy
 
 
 class Inodes:
@@ -74,7 +83,7 @@ class Inodes:
         self._root_path = root
         self.root = Node(ROOT_INO, None, "", Kind.DIRECTORY)
         self._by_ino: dict[int, Node] = {ROOT_INO: self.root}
-        self._by_name: dict[tuple[int, str], Node] = {}
+        self._children: dict[int, dict[str, Node]] = {}
         self._name_lost: Callable[[Node, Node], None] = lambda _parent, _node: None
 
     def watch_overtaken(self, name_lost: Callable[[Node, Node], None]) -> None:
@@ -101,7 +110,20 @@ class Inodes:
 
     def known(self, parent: Node, name: str) -> Node | None:
         """The node of that name if the table has one."""
-        return self._by_name.get((parent.ino, name))
+        return self._children.get(parent.ino, _NONE).get(name)
+
+    def _name(self, node: Node, parent: Node, name: str) -> None:
+        node.parent, node.name = parent, name
+        self._children.setdefault(parent.ino, {})[name] = node
+
+    def _unname(self, node: Node) -> None:
+        """The name is nobody's, if it was this node's."""
+        if node.parent is None or self.known(node.parent, node.name) is not node:
+            return
+        siblings = self._children[node.parent.ino]
+        del siblings[node.name]
+        if not siblings:
+            del self._children[node.parent.ino]
 
     def find(self, path: RemotePath) -> Node | None:
         """The node at ``path`` if every name on the way is known."""
@@ -111,19 +133,19 @@ class Inodes:
         node: Node | None = self.root
         for name in path[len(prefix) :].split("/"):
             if name and node is not None:
-                node = self._by_name.get((node.ino, name))
+                node = self.known(node, name)
         return node
 
     def node(self, parent: Node, name: str, kind: Kind) -> Node:
         """The node of that name and kind; a new one where there is none, or where the old one is of another kind."""
-        node = self._by_name.get((parent.ino, name))
+        node = self.known(parent, name)
         if node is not None and node.kind is kind:
             return node
         if node is not None:
             self.overtake(node)
         node = Node(self._number(join(self.path(parent), name)), parent, name, kind)
         self._by_ino[node.ino] = node
-        self._by_name[parent.ino, name] = node
+        self._name(node, parent, name)
         return node
 
     def _number(self, path: RemotePath) -> Ino:
@@ -137,8 +159,7 @@ class Inodes:
 
     def detach(self, node: Node) -> None:
         """The node loses its name; its handles go on."""
-        if node.parent is not None and self._by_name.get((node.parent.ino, node.name)) is node:
-            del self._by_name[node.parent.ino, node.name]
+        self._unname(node)
         node.detached = True
         self.settle(node)
 
@@ -151,23 +172,20 @@ class Inodes:
 
     def move(self, node: Node, parent: Node, name: str) -> None:
         """Another name for the node; whatever had that name is detached."""
-        replaced = self._by_name.get((parent.ino, name))
+        replaced = self.known(parent, name)
         if replaced is not None and replaced is not node:
             self.detach(replaced)
-        if node.parent is not None:
-            self._by_name.pop((node.parent.ino, node.name), None)
-        node.parent, node.name = parent, name
-        self._by_name[parent.ino, name] = node
+        self._unname(node)
+        self._name(node, parent, name)
 
     def adopt(self, node: Node, parent: Node, name: str) -> None:
         """A detached node stands under a name again."""
-        replaced = self._by_name.get((parent.ino, name))
+        replaced = self.known(parent, name)
         if replaced is not None and replaced is not node:
             self.detach(replaced)
         node.detached = node.overtaken = False
-        node.parent, node.name = parent, name
         self._by_ino[node.ino] = node
-        self._by_name[parent.ino, name] = node
+        self._name(node, parent, name)
 
     def lies_below(self, node: Node, directory: Node) -> bool:
         """Whether the node's name is somewhere under ``directory``."""
@@ -192,8 +210,7 @@ class Inodes:
         if node.lookups > 0 or node.handles or node is self.root:
             return
         self._by_ino.pop(node.ino, None)
-        if node.parent is not None and self._by_name.get((node.parent.ino, node.name)) is node:
-            del self._by_name[node.parent.ino, node.name]
+        self._unname(node)
         for source in (node.source, node.orphan):
             if source is not None:
                 source.close()

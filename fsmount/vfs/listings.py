@@ -1,8 +1,12 @@
 """What the remote holds, a directory at a time, as far as it was asked.
 
 Invariant: one listing request a directory, whoever waits for it. An answer is not applied to a path on which an op was
-queued, sent or acknowledged since the request began; that directory is asked again at the next look. A listing that has
-expired is served only while the remote cannot be reached.
+queued, sent or acknowledged since the request began; that directory is asked again at the next look there. Whoever asks
+gets an answer to a request that began after the changes that were known by then. A listing that has expired is served
+only while the remote cannot be reached.
+
+A change that is reported outdates one name of a listing, not the others: under a stream of changes in a large directory
+what did not change is current.
 """
 
 from __future__ import annotations
@@ -28,21 +32,27 @@ SMALL = 10
 
 class Listing:
     """One directory: its names, when (monotonic) the remote last confirmed them, until when they are taken to be
-    current, and which of them may have gone since.
+    current, which names are ``suspect`` because something changed there since, and which of them may have gone.
     """
 
-    __slots__ = ("confirmed_at", "doubtful", "entries", "expires")
+    __slots__ = ("confirmed_at", "doubtful", "entries", "expires", "suspect")
 
     def __init__(self, entries: dict[str, Entry], confirmed_at: float, expires: float) -> None:
         self.entries = entries
         self.confirmed_at = confirmed_at
         self.expires = expires
         self.doubtful: set[str] = set()
+        self.suspect: set[str] = set()
 
-    @property
-    def outdated(self) -> bool:
-        """Whether something of it is known to have changed, not only that it is old."""
-        return self.expires <= self.confirmed_at
+    def is_current(self, name: str | None, now: float) -> bool:
+        """Whether it tells what stands under ``name`` (None: under all names)."""
+        if self.expires <= now:
+            return False
+        return name not in self.suspect if name is not None else not self.suspect
+
+    def is_outdated(self, name: str) -> bool:
+        """Whether something is known to have changed under the name: it is not only old."""
+        return name in self.suspect or self.expires <= self.confirmed_at
 
 
 NOTHING = Listing({}, 0.0, 0.0)
@@ -72,28 +82,29 @@ class Listings:
 
     # asking
 
-    def fresh(self, directory: RemotePath) -> Listing | None:
-        """The listing if it is held and current: no request, no checkpoint."""
+    def fresh(self, directory: RemotePath, name: str | None = None) -> Listing | None:
+        """The listing if it is held and current, or is at least for ``name``: no request, no checkpoint."""
         listing = self._held.get(directory)
-        if listing is not None and listing.expires > self._clock.monotonic():
+        if listing is not None and listing.is_current(name, self._clock.monotonic()):
             self._held.move_to_end(directory)
             return listing
         return None
 
-    def current(self, directory: RemotePath) -> Listing | None:
+    def current(self, directory: RemotePath, name: str | None = None) -> Listing | None:
         """The same; an empty one of a directory that a current listing above shows to be absent."""
-        return self.fresh(directory) or self._known_absent(directory)
+        return self.fresh(directory, name) or self._known_absent(directory)
 
     def held(self, directory: RemotePath) -> Listing | None:
         """The listing even if it has expired."""
         return self._held.get(directory)
 
-    async def directory(self, directory: RemotePath) -> Listing:
+    async def directory(self, directory: RemotePath, name: str | None = None) -> Listing:
         """The listing, asked for where needed; an expired one while the remote is out of reach. A checkpoint.
 
-        Raises RemoteError where nothing is held; at once while the mount knows that it is offline.
+        With ``name``, one that is current for that name. Raises RemoteError where nothing is held; at once while the
+        mount knows that it is offline.
         """
-        current = self.current(directory)
+        current = self.current(directory, name)
         if current is not None:
             return current
         old = self._held.get(directory)
@@ -102,17 +113,24 @@ class Listings:
                 raise Unreachable("the remote cannot be reached")
             return old
         if old is None:
-            return await self._ask(directory)
+            return await self._ask_anew(directory, name)
         with trio.move_on_after(self._patience), suppress(RemoteError):
-            return await self._ask(directory)
+            return await self._ask_anew(directory, name)
         return old
+
+    async def _ask_anew(self, directory: RemotePath, name: str | None) -> Listing:
+        """A request that is under way serves if nothing is known to have changed since it began."""
+        request = self._under_way.get(directory)
+        late = request is not None and request.is_outdated(name)
+        listing = await self._ask(directory)
+        return listing if not late else self.fresh(directory, name) or await self._ask(directory)
 
     def _known_absent(self, directory: RemotePath) -> Listing | None:
         """An empty listing where a current listing above shows that there is no such directory: a new one costs no
         request.
         """
         while directory != ROOT:
-            above = self.fresh(parent_of(directory))
+            above = self.fresh(parent_of(directory), name_of(directory))
             if above is not None:
                 known = name_of(directory) in above.entries
                 return None if known else Listing({}, above.confirmed_at, above.expires)
@@ -150,11 +168,14 @@ class Listings:
         entries = {name_of(entry.path): entry for entry in found}
         before = self._held.get(directory)
         for name in request.touched:
-            entries.pop(name, None)
-            if before is not None and name in before.entries:
-                entries[name] = before.entries[name]
+            known = request.learned.get(name) or (before.entries.get(name) if before is not None else None)
+            if known is None:
+                entries.pop(name, None)
+            else:
+                entries[name] = known
         now = self._clock.monotonic()
-        listing = Listing(entries, now, now if request.touched or request.outdated else self._expiry(now))
+        listing = Listing(entries, now, now if request.outdated else self._expiry(now))
+        listing.suspect = request.touched | request.changed
         self._hold(directory, listing)
         return listing
 
@@ -202,10 +223,14 @@ class Listings:
     def learn(self, path: RemotePath, entry: Entry | None) -> None:
         """Our own acknowledged change: the file at ``path`` is ``entry`` now, or gone."""
         self.touched(path)
-        for directory in ancestors(path)[1:]:
+        request = self._under_way.get(parent_of(path))
+        if request is not None:
+            # Where nothing is held yet, nobody else would tell of it when the answer comes.
+            request.learned[name_of(path)] = entry
+        for directory in ancestors(path)[:-1]:
             # Directories come and go with what lies in them, and the answer may have been made before.
-            if directory in self._under_way:
-                self._under_way[directory].outdated = True
+            if parent_of(directory) in self._under_way:
+                self._under_way[parent_of(directory)].changed.add(name_of(directory))
         self.changes += 1
         if entry is not None:
             self._directory_appears(parent_of(path))
@@ -247,7 +272,7 @@ class Listings:
         while directory != ROOT:
             above = self._held.get(parent_of(directory))
             if above is not None and name_of(directory) in above.entries:
-                above.expires = 0.0
+                above.suspect.add(name_of(directory))
             directory = parent_of(directory)
 
     def _directory_vanishes(self, directory: RemotePath, listing: Listing) -> None:
@@ -260,8 +285,8 @@ class Listings:
             directory, listing = parent_of(directory), above
 
     def outdated(self, path: RemotePath, *, gone: bool = True) -> list[RemotePath]:
-        """Something changed at ``path`` elsewhere: its directory, and those whose names may have come or gone with it,
-        are asked again.
+        """Something changed at ``path`` elsewhere: it, and the directories that may have come or gone with it, are
+        asked for again.
 
         Returns ``path`` and the directories above it that may have come or, with ``gone``, vanished with it.
         """
@@ -270,10 +295,10 @@ class Listings:
             directory, name = parent_of(doubtful[-1]), name_of(doubtful[-1])
             request = self._under_way.get(directory)
             if request is not None:
-                request.outdated = True
+                request.changed.add(name)
             listing = self._held.get(directory)
             if listing is not None:
-                listing.expires = 0.0
+                listing.suspect.add(name)
                 if gone and name in listing.entries:
                     listing.doubtful.add(name)
                 if len(listing.doubtful) < len(listing.entries):
@@ -321,13 +346,22 @@ def is_text(name: str) -> bool:
 
 
 class _Request:
-    """A listing under way, its waiters, and what happened meanwhile."""
+    """A listing under way, its waiters, and what happened meanwhile: ops of ours on the ``touched`` names (``learned``
+    is what we delivered or removed), changes that were reported of the ``changed`` ones, or anything anywhere
+    (``outdated``).
+    """
 
-    __slots__ = ("answer", "done", "error", "outdated", "touched")
+    __slots__ = ("answer", "changed", "done", "error", "learned", "outdated", "touched")
 
     def __init__(self) -> None:
         self.done = trio.Event()
         self.answer: Listing | None = None
         self.error: RemoteError | None = None
         self.touched: set[str] = set()
+        self.learned: dict[str, Entry | None] = {}
+        self.changed: set[str] = set()
         self.outdated = False
+
+    def is_outdated(self, name: str | None) -> bool:
+        """Whether its answer may be older than what is known of ``name`` (None: of any name)."""
+        return self.outdated or (bool(self.changed) if name is None else name in self.changed)

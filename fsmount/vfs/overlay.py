@@ -51,6 +51,8 @@ class Overlay:
         self._ledger = ledger
         self._listings = listings
         self._relay = join(config.remote.root, RELAY)
+        # One number for all: a new one for each file would be kept a hundred thousand times.
+        self._modes = {full: full & ~config.umask for full in (0o666, 0o777)}
         self._hidden: set[RemotePath] = set()
         """Files behind which something of the remote lies, as far as anything told of it."""
         self._clashes: set[RemotePath] = set()
@@ -109,7 +111,8 @@ class Overlay:
             return None if self.emptied(path) else self._directory(node, entry)
         if entry is not None and entry.revision is not None:
             return self._file(
-                node, size=entry.size, mtime=_mtime(node, entry), content=AtRemote(path, entry.revision, entry.digest),
+                node, size=entry.size, mtime=_mtime(node, entry),
+                content=AtRemote(entry.path, entry.revision, entry.digest),
                 base=Base(entry.revision, entry.digest),
             )  # fmt: skip
         if self._ledger.implies_directory(path) if implied is None else implied:
@@ -209,7 +212,7 @@ class Overlay:
         return Shown(kind=Kind.DIRECTORY, size=0, mode=mode, uid=uid, gid=gid, mtime=mtime or self._started_at)
 
     def _owner(self, node: LocalNode | None, full: int) -> tuple[int, int, int]:
-        mode = full & ~self._config.umask if node is None or node.mode is None else node.mode
+        mode = self._modes[full] if node is None or node.mode is None else node.mode
         uid = self._config.uid if node is None or node.uid is None else node.uid
         gid = self._config.gid if node is None or node.gid is None else node.gid
         return mode, uid, gid

@@ -33,6 +33,7 @@ something old in the kernel for long, though answers and changes cross each othe
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import trio
 
@@ -40,6 +41,7 @@ from fsmount.connection import Connection
 from fsmount.model import ROOT, Feed, Kind, RemotePath, is_below, join, name_of, parent_of
 from fsmount.ports import KernelCache
 from fsmount.vfs.inodes import Node
+from fsmount.vfs.listings import Listing
 from fsmount.vfs.tree import Tree, can_hold
 
 LASTING = 3600.0
@@ -67,23 +69,37 @@ class Promises:
 
     # promising
 
-    def names_in(self, directory: Node) -> float:
-        """Seconds for which an answer about any name in the directory holds, if it is made and sent at once."""
+    def in_directory(self, directory: Node) -> Callable[[str], float]:
+        """Gives the seconds for which an answer about a name in it holds, if all of this is done and sent at once."""
+        if not _stands(directory):
+            return lambda _name: 0.0
         path = self._tree.path(directory)
-        if self._tree.listings.current(path) is not None:
-            return LASTING if self._connection.feed is Feed.LIVE else self._ttl
+        listing = self._tree.listings.current(path)
+        if listing is not None:
+            return lambda _name: self._longest
         held = self._tree.listings.held(path)
-        return 0.0 if held is not None and held.outdated else self._ttl
+        if held is None:
+            return lambda _name: self._ttl
+        return lambda name: self._of_listed(path, held, name)
+
+    @property
+    def _longest(self) -> float:
+        return LASTING if self._connection.feed is Feed.LIVE else self._ttl
+
+    def _of_listed(self, directory: RemotePath, held: Listing, name: str) -> float:
+        if held.is_outdated(name):
+            return 0.0
+        return self._ttl if self._tree.listings.fresh(directory, name) is None else self._longest
 
     def of(self, node: Node) -> float:
         """The same for name and attributes of a node; nothing for one that has lost its name."""
         if node.parent is None:
-            return LASTING if self._connection.feed is Feed.LIVE else self._ttl
-        return 0.0 if not _stands(node) else self.names_in(node.parent)
+            return self._longest
+        return 0.0 if node.detached else self.in_directory(node.parent)(node.name)
 
     def of_absence(self, directory: Node, name: str) -> float:
         """The same for a name under which nothing stands."""
-        seconds = self.names_in(directory) if _stands(directory) else 0.0
+        seconds = self.in_directory(directory)(name)
         if seconds > self._ttl:
             self._absent[directory.ino, name] = directory
             self._absent.move_to_end((directory.ino, name))

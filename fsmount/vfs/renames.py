@@ -175,7 +175,7 @@ class Renames:
                 await copy(source, draft)
                 source.close()
             elif shown is not None and isinstance(shown.content, AtRemote):
-                await self._tree.contents.copy(shown.content, draft)
+                await self._tree.fetched(node, shown.content, lambda at: self._tree.contents.copy(at, draft))
             body = await trio.to_thread.run_sync(lambda: draft.body)
             await sync_what_replaces(self._ledger, self._spool, self._tree.path(node), node.shown, body)
             return body

@@ -1,4 +1,7 @@
-"""What stands at a path: its attributes and where its bytes are."""
+"""What stands at a path: its attributes and where its bytes are.
+
+Invariant: everything here is immutable, and without cycles (``gc=False``: there is one for each file known).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ class Unsent(Struct, frozen=True):
     body: Body
 
 
-class AtRemote(Struct, frozen=True):
+class AtRemote(Struct, frozen=True, gc=False):
     """Bytes at the remote (or in the cache): one revision of the file at ``path`` there.
 
     ``digest`` where a listing told it: a remote that was set up anew counts its revisions from the beginning.
@@ -27,7 +30,7 @@ class AtRemote(Struct, frozen=True):
 Content = Unsent | AtRemote
 
 
-class Shown(Struct, frozen=True, kw_only=True):
+class Shown(Struct, frozen=True, kw_only=True, gc=False):
     """One name as a program sees it. ``size`` is None while it is not known exactly; ``content`` is None for
     directories and symbolic links, whose ``target`` is what they say.
 

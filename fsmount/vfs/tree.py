@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import errno
-from collections.abc import Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from typing import TypeVar
 
 import trio
 from msgspec.structs import replace
@@ -23,6 +24,7 @@ from fsmount.vfs.listings import NOTHING, Listing, Listings, is_text
 from fsmount.vfs.overlay import Ledger, Overlay
 from fsmount.vfs.shown import AtRemote, Shown, Unsent
 
+T = TypeVar("T")
 NAME_MAX = 255
 FEW = 4
 """Files of unknown size that are fetched one by one: all that lies below their directory would cost more."""
@@ -63,10 +65,6 @@ class Tree:
         """Whether the file lives on this mount only."""
         return node.draft.local if node.draft is not None else node.shown is not None and node.shown.local
 
-    async def listing(self, directory: Node) -> Listing:
-        """What the remote has in a directory. A checkpoint where it must be asked; raises RemoteError."""
-        return await self.listings.directory(self.path(directory))
-
     # one name
 
     async def find(self, parent: Node, name: str) -> Node | None:
@@ -96,14 +94,14 @@ class Tree:
     async def _looked_into(self, directory: RemotePath, name: str | None = None) -> Listing:
         """The listing, with what must be known of the directories in it (or of the one of that name) to show them."""
         began = self._clock.monotonic()
-        listing = await self.listings.directory(directory)
+        listing = await self.listings.directory(directory, name)
         names = list(listing.entries) if name is None else [name]
         if not any((entry := listing.entries.get(each)) and entry.kind is Kind.DIRECTORY for each in names):
             return listing
         await self._learn_emptied(directory, listing, names)
-        if listing.confirmed_at >= began and self.listings.fresh(directory) is None:
+        if listing.confirmed_at >= began and self.listings.fresh(directory, name) is None:
             # Changes of ours arrived meanwhile, and with them directories may have gone: asked once more.
-            listing = await self.listings.directory(directory)
+            listing = await self.listings.directory(directory, name)
         return listing
 
     async def _learn_emptied(self, directory: RemotePath, listing: Listing, names: Iterable[str]) -> None:
@@ -260,7 +258,7 @@ class Tree:
             return
         parent = node.parent
         try:
-            listing = await self.listing(parent)
+            listing = await self.listings.directory(self.path(parent), node.name)
         except RemoteError:
             if node.shown is None:
                 raise
@@ -294,11 +292,31 @@ class Tree:
             raise FileError(errno.ESTALE, node.name)
         return node.shown
 
+    async def fetched(self, node: Node, content: AtRemote, fetch: Callable[[AtRemote], Awaitable[T]]) -> T:
+        """What ``fetch`` gives for the node's content; asked once more where a rename of ours took it elsewhere at the
+        remote meanwhile. A checkpoint; raises what ``fetch`` does.
+        """
+        try:
+            return await fetch(content)
+        except FileError as error:
+            moved = self._moved(node, content) if error.errno == errno.ESTALE else None
+            if moved is None:
+                raise
+            return await fetch(moved)
+
+    def _moved(self, node: Node, content: AtRemote) -> AtRemote | None:
+        """Where else the same version stands by now."""
+        shown = None if node.parent is None or node.detached else self.look(node.parent, node.name)
+        if shown is None or shown.content == content or _another_version(node.shown, shown):
+            return None
+        self.show(node, shown)
+        return shown.content if isinstance(shown.content, AtRemote) else None
+
     async def _measured(self, node: Node, shown: Shown) -> Shown:
         if not isinstance(shown.content, AtRemote):
             raise FileError(errno.EIO, f"{self.path(node)}: its content is at an unknown revision")
-        size = await self.contents.size(shown.content)
-        if node.shown is not None and node.shown.content == shown.content:
+        size = await self.fetched(node, shown.content, self.contents.size)
+        if node.shown is not None and not _another_version(node.shown, shown):
             node.shown = replace(node.shown, size=size)
         return replace(shown, size=size)
 

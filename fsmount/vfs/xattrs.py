@@ -20,6 +20,7 @@ from fsmount.model import (
     RemotePath,
     State,
     content_type_of,
+    name_of,
     parent_of,
 )  # fmt: skip
 from fsmount.ports import Clock, EventLog
@@ -113,7 +114,7 @@ class ExtendedAttributes:
         if listing is None or self._is_local(node, path):
             return 0
         offline = self._connection.state is ConnectionState.OFFLINE
-        if not offline and self._tree.listings.fresh(parent_of(path)) is not None:
+        if not offline and self._tree.listings.fresh(parent_of(path), name_of(path)) is not None:
             return 0
         return max(0, int(self._clock.monotonic() - listing.confirmed_at))
 

@@ -18,7 +18,7 @@ from tests.support.server import RelayServer, serving
 
 pytestmark = pytest.mark.mount
 
-REFUSE = 'PUT /github/** 422 {"code":"schema_violation","message":"title is required"}\n'
+REFUSE = 'PUT /github/** 422 {"code":"schema_validation_failed","message":"title is required"}\n'
 Op = dict[str, Any]
 
 
@@ -135,7 +135,8 @@ def test_ops_a_line_each_and_the_same_as_json(mount: Mount) -> None:
     done = mount.fsmount("writeback", "list")
     dead, sending = done.stdout.splitlines()
     assert dead.split()[1:3] == ["dead-letter", "put"]
-    assert dead.endswith("/github/a.json  rejected: the remote refused it: 422 schema_violation: title is required")
+    assert dead.endswith("  rejected: the remote refused it: 422 schema_validation_failed: title is required")
+    assert "  /github/a.json  " in dead
     assert sending.split()[1:5] == ["sending", "put", "2", "B"]
     assert "/slow/b.txt  being sent" in sending
     ops = listed(mount)

@@ -13,7 +13,7 @@ from tests.support.server import RelayServer
 
 pytestmark = pytest.mark.mount
 
-NO_TITLE = 'PUT /github/** 422 {"code":"schema_violation","message":"title is required"}\n'
+NO_TITLE = 'PUT /github/** 422 {"code":"schema_validation_failed","message":"title is required"}\n'
 NONE_SUCH = f"op_{'0' * 26}"
 
 

@@ -81,7 +81,7 @@ def test_a_failed_attempt_is_told_with_its_status(mount: Mount) -> None:
 
 
 def test_a_dead_letter_is_told_with_its_reason_and_then_what_became_of_it(mount: Mount) -> None:
-    mount.server.rules('PUT /desk/bad*.txt 422 {"code":"schema_violation","message":"no"}\n')
+    mount.server.rules('PUT /desk/bad*.txt 422 {"code":"schema_validation_failed","message":"no"}\n')
     mount.sh("echo one > $MOUNT/desk/bad1.txt; echo two > $MOUNT/desk/bad2.txt")
     letters(mount, 2)
     dead = seen(mount, "/desk/bad1.txt", ["op.dead"])[-1]

@@ -123,3 +123,38 @@ def test_without_raw_the_cap_is_learned_and_then_told_beforehand(tmp_path: Path)
         assert "File too large" in mount.sh("head -c 300K /dev/zero > $MOUNT/other", check=False).stderr
         mount.sh("head -c 70K /dev/zero | tr '\\0' x > $MOUNT/fits")
         until(lambda: server.get("/fits") is not None, "what fits is delivered")
+        server.stop()
+        raised = RelayServer(server.folder, extensions=False, body_cap=MEBIBYTE)
+        raised.port = server.port
+        with raised:
+            mount.sh("ls $MOUNT; mv $MOUNT/.relay/dead-letter/* $MOUNT/.relay/retry/")
+            mount.delivered()
+            mount.sh("head -c 300K /dev/zero > $MOUNT/other")
+            mount.delivered()
+            assert raised.get("/other") == bytes(300 * 1024), "a limit that was raised is found out"
+
+
+def test_a_cap_smaller_than_any_batch_stops_only_what_does_not_fit(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "plain", extensions=False, body_cap=1500) as server,
+        Mount(tmp_path, server) as mount,
+    ):
+        mount.sh("cd $MOUNT; for n in $(seq 30); do echo $n > small$n; done; head -c 2000 /dev/zero > big")
+        assert mount.dead_letter(30)["path"] == "/big"
+        until(lambda: len(server.tree()) == 30, "the others are delivered", 30)
+
+
+def test_a_revision_that_is_used_again_with_other_content_is_seen(tmp_path: Path) -> None:
+    with serving(tmp_path / "first") as server, Mount(tmp_path, server) as mount:
+        assert server.put("/f", "one") == "rev_1"
+        assert mount.out("cat $MOUNT/f") == "one"
+        server.stop()
+        anew = RelayServer(tmp_path / "second")
+        anew.folder.mkdir()
+        anew.data.mkdir(mode=0o700)
+        for name in ("key.pem", "token"):
+            (anew.data / name).write_bytes((server.data / name).read_bytes())
+        anew.port = server.port
+        with anew:
+            assert anew.put("/f", "two") == "rev_1"
+            until(lambda: mount.sh("cat $MOUNT/f", check=False).stdout == "two", "the other content is shown", 20)

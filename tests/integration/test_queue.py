@@ -188,7 +188,8 @@ def test_a_refused_file_that_is_removed_is_gone(mount: Mount) -> None:
 
 def test_what_kind_of_refusal_it_is(mount: Mount) -> None:
     mount.server.rules(
-        "PUT /kinds/large 413\nPUT /kinds/closed 403\nPUT /kinds/odd 418\nPUT /kinds/ill 500\nDELETE /gone/** 403\n"
+        "PUT /kinds/large 413\nPUT /kinds/closed 403\nPUT /kinds/ill 500\nDELETE /gone/** 403\n"
+        'PUT /kinds/odd 422 {"code":"validation_error"}\n'
     )
     mount.sh("cd $MOUNT && mkdir kinds && for n in large closed odd ill; do echo $n > kinds/$n; done; rm gone/f.txt")
     until(lambda: len(ops(mount, "dead-letter")) == 5, "all are dead letters", 15)
@@ -196,7 +197,7 @@ def test_what_kind_of_refusal_it_is(mount: Mount) -> None:
     assert reasons == {
         "/kinds/large": ("too-large", 413),
         "/kinds/closed": ("forbidden", 403),
-        "/kinds/odd": ("rejected", 418),
+        "/kinds/odd": ("rejected", 422),
         "/kinds/ill": ("exhausted", 500),
         "/gone/f.txt": ("forbidden", 403),
     }

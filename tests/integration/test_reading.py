@@ -109,9 +109,10 @@ def test_a_large_directory_costs_a_few_requests(place: Place) -> None:
         == f"{10 * 2 + 90 * 3 + 900 * 4 + 1500 * 5}\n"
     )
     place.sh("stat -c %s many/*.txt > /dev/null; stat many/1234.txt many/2499.txt >/dev/null")
-    asked = place.requests("GET")[before:]
+    asked = [line for line in place.requests("GET")[before:] if "/many" in line]
     assert len([line for line in asked if "/fs/file" in line]) == 0
-    assert len(asked) <= 5, asked
+    # Without exact sizes: three pages more to learn that they are small, and one export of them.
+    assert len(asked) <= (5 if place.server.extensions else 12), asked
 
 
 def test_a_missing_name_costs_nothing(place: Place) -> None:
@@ -189,7 +190,8 @@ def test_an_open_file_never_mixes_two_revisions(place: Place) -> None:
         said, _ = reader.communicate("go\n", timeout=15)
     lines = said.splitlines()
     assert lines[0] == "300000 ['a']"
-    assert lines[1] == "ESTALE"
+    # Without exact sizes its `open` has brought the content already.
+    assert lines[1] == ("ESTALE" if place.server.extensions else "300000 ['a']")
     assert lines[2:] == ["1 200000", "1 200000"]
 
 
@@ -231,9 +233,10 @@ def failing(mount: Mount, command: str) -> tuple[str, float]:
 def test_without_the_remote_what_was_read_is_read(quick: Mount) -> None:
     assert quick.out("ls -R $MOUNT/d; cat $MOUNT/d/a.txt").endswith("aaa\n")
     quick.server.stop()
-    said, seconds = failing(quick, "cat $MOUNT/d/b.txt")
-    assert "No route to host" in said
-    assert seconds < 2.5
+    if quick.server.extensions:  # without them `ls` has brought the content
+        said, seconds = failing(quick, "cat $MOUNT/d/b.txt")
+        assert "No route to host" in said
+        assert seconds < 2.5
     until(lambda: quick.status()["connection"]["state"] == "offline", "the mount knows")
     said, seconds = failing(quick, "ls $MOUNT/e")
     assert "No route to host" in said
@@ -246,6 +249,7 @@ def test_without_the_remote_what_was_read_is_read(quick: Mount) -> None:
     until(lambda: quick.sh("cat $MOUNT/d/b.txt", check=False).stdout == "bbb\n", "it is back", 10)
 
 
+@pytest.mark.exact_sizes
 def test_a_silent_remote_costs_one_deadline_and_nobody_else(quick: Mount) -> None:
     quick.sh("ls $MOUNT/d $MOUNT/e; cat $MOUNT/e/c.txt")
     quick.server.rules("GET /d/a.txt hang\n")

@@ -87,7 +87,7 @@ def test_a_400_becomes_a_dead_letter_that_survives_restarts(own: Mount) -> None:
 def test_every_answer_that_is_not_2xx_is_in_the_log(mount: Mount) -> None:
     long = "x" * 3000
     mount.server.rules(
-        f'PUT /github/a2.txt 422 {{"code":"schema","message":"why {long}"}}\n'
+        f'PUT /github/a2.txt 422 {{"code":"schema_validation_failed","message":"why {long}"}}\n'
         "PUT /github/b2.txt 503 times=1\n"
         'DELETE /github/old.txt 400 {"code":"keep","message":"not this one"}\n'
         "LIST /github/issues 403\n"

@@ -53,7 +53,7 @@ def test_the_status_is_a_file(bench: Bench) -> None:
 
 
 def test_three_dead_letters_are_retried_with_one_mv(bench: Bench) -> None:
-    bench.server.rules('PUT /**/*.json 422 {"code":"schema_violation","message":"title is required"}\n')
+    bench.server.rules('PUT /**/*.json 422 {"code":"schema_validation_failed","message":"title is required"}\n')
     bench.run("for n in 1 2 3; do echo $n > $n.json; done")
     until(lambda: len(bench.ops("dead-letter")) == 3, "three dead letters")
     bench.server.rules("")

@@ -58,7 +58,7 @@ def test_saving_again_and_again_while_it_is_open(bench: Bench, backupcopy: str) 
 def test_a_refused_save_is_mended_with_vim(bench: Bench) -> None:
     bench.server.put(f"/{bench.here}/plan.md", "0\n")
     bench.see("plan.md")
-    bench.server.rules('PUT /*/plan.md 422 {"code":"schema_violation","message":"title is required"} times=1\n')
+    bench.server.rules('PUT /*/plan.md 422 {"code":"schema_validation_failed","message":"title is required"} times=1\n')
     vim(bench, "plan.md", "%s/0/bad/", "wq", backupcopy="no")
     assert bench.dead_letter()["reason"] == "rejected"
     assert bench.run("cat plan.md") == "bad\n", "the user's bytes stay"

@@ -9,16 +9,7 @@ import pytest
 import trio
 
 from fsmount.errors import Refusal, RemoteError
-from fsmount.model import (
-    ABSENT,
-    Base,
-    Change,
-    Kind,
-    Receipt,
-    RemotePath,
-    Revision,
-    Told,
-)
+from fsmount.model import ABSENT, Base, Change, Kind, Receipt, RemotePath, Revision, Told
 from fsmount.ports import Remote
 from tests.support.uploads import digest_of, upload_of
 

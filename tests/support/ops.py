@@ -57,7 +57,7 @@ def settled(mount: Mount) -> None:
 
 def refuse(mount: Mount, *names: str, below: str = "refused") -> list[Letter]:
     """Dead letters of files of these names, which the remote refuses until another rule is made."""
-    mount.server.rules(f'PUT /{below}/** 422 {{"message":"no"}}\n')
+    mount.server.rules(f'PUT /{below}/** 422 {{"code":"schema_validation_failed","message":"no"}}\n')
     mount.sh(f"mkdir -p $MOUNT/{below}; for n in {' '.join(names)}; do echo mine > $MOUNT/{below}/$n; done")
     return [letter_of(mount, f"/{below}/{name}") for name in names]
 

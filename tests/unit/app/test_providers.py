@@ -47,13 +47,13 @@ class ProviderRig(UploadRig):
             nursery.start_soon(self._follow)
 
     async def _follow(self) -> None:
-        def told(word: Told | None) -> None:
-            if word is None:
-                self.providers.missed()
-            elif not isinstance(word, Change):
-                self.providers.told(word)
+        await self.remote.follow(self._told, lambda _: None)
 
-        await self.remote.follow(told, lambda _: None)
+    def _told(self, word: Told | None) -> None:
+        if word is None:
+            self.providers.missed()
+        elif not isinstance(word, Change):
+            self.providers.told(word)
 
     async def delivered(self, path: str = NOTE, content: bytes = b"1") -> str:
         """The remote's name for a save that it has accepted."""

@@ -8,7 +8,8 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 
 @contextmanager
@@ -65,3 +66,19 @@ def test_an_address_that_is_taken_is_said(tmp_path: Path) -> None:
         )  # fmt: skip
     assert done.returncode == 2
     assert done.stderr.startswith("fsmount: error: ")
+
+
+def test_its_limits_are_those_asked_for(tmp_path: Path) -> None:
+    with served(tmp_path, "--rate-limit", "2", "--body-cap", "10") as (_, origin, token_file):
+        headers = {"Authorization": f"Bearer {token_file.read_text().strip()}", "X-Correlation-Id": "c"}
+
+        def status(body: bytes | None) -> int:
+            request = Request(f"{origin}/v1/workspaces/local/fs/bulk", data=body, headers=headers)
+            try:
+                return int(urlopen(request, timeout=10).status)
+            except HTTPError as error:
+                with error:
+                    return error.code
+
+        assert status(b"x" * 11) == 413
+        assert 429 in {status(b"x") for _ in range(4)}

@@ -109,7 +109,7 @@ async def test_what_a_provider_did_is_told(
 
 async def test_other_events_are_passed_over(autojump_clock: trio.testing.MockClock) -> None:
     log, reader = await _followed()
-    for kind in ("sync.stale", "sync.error", "directory.created", "file.invented"):
+    for kind in ("sync.error", "sync.stale", "directory.created", "file.invented"):
         log.add("/a", kind)
     log.add("", "file.updated")
     await reader.quiet()

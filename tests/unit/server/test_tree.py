@@ -160,13 +160,13 @@ def test_a_listing_is_what_the_files_imply(
     listed: list[tuple[str, bool]] = []
     after = None
     while True:
-        rows = store.listing("w", base, depth=depth, after=after, limit=limit)
+        rows = store.listings.tree("w", base, depth=depth, after=after, limit=limit)
         listed += [(row.path, row.revision is None) for row in rows]
         if len(rows) < limit:
             break
         after = rows[-1].path
     assert listed == expected
-    assert store.total("w", base) == sum(path.startswith(base.rstrip("/") + "/") for path in files)
+    assert store.listings.total("w", base) == sum(path.startswith(base.rstrip("/") + "/") for path in files)
     store.close()
 
 

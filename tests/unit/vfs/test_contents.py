@@ -118,13 +118,14 @@ async def test_a_revision_that_is_used_again_for_other_bytes_is_fetched_again(tm
 
 async def test_a_copy_is_whole_or_raises(tmp_path: Path) -> None:
     reader = Reader(tmp_path)
-    at = reader.write()
+    content = LARGE[: BLOCK + 1000]
+    at = reader.write(content)
     draft = reader.spool.create()
     await reader.contents.copy(at, draft)
-    assert draft.read(0, len(LARGE)) == LARGE
+    assert draft.read(0, len(LARGE)) == content
     draft.close()
     lied_to = AtRemote(PATH, at.revision, digest_of(b"something else"))
-    for start in range(0, len(LARGE), BLOCK):
+    for start in range(0, len(content), BLOCK):
         reader.contents._recent.keep(lied_to, await reader.remote.read(PATH, None, start, BLOCK))
     draft = reader.spool.create()
     with pytest.raises(FileError, match="not what its digest says"):

@@ -143,3 +143,25 @@ async def test_a_listing_under_way_says_nothing_of_a_directory_that_we_emptied_m
     known.remote.faults.clear()
     known.remote.remove("/old/file")
     assert await known.names(ROOT) == []
+
+
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_listing_under_way_does_not_hide_what_we_delivered_meanwhile(known: Known, held: bool) -> None:
+    """Its answer was made before: who looks for the file at that moment must find it, and not find one that went."""
+    directory, mine = RemotePath("/old"), RemotePath("/old/mine")
+    if held:
+        await known.names(directory)
+        known.listings.expire()
+    gate = known.remote.hold("listing")
+    found: list[str] = []
+
+    async def look() -> None:
+        found.extend(await known.names(directory))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look)
+        await trio.testing.wait_all_tasks_blocked()
+        known.listings.learn(mine, Entry(path=mine, kind=Kind.FILE, revision=Revision("r")))
+        known.listings.learn(RemotePath("/old/file"), None)
+        gate.set()
+    assert found == ["mine"]

@@ -1,0 +1,52 @@
+"""What the random tests found, each held by a test of its own."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from tests.faults.crash import CrashAt
+from tests.faults.life import Life
+from tests.faults.remote import FaultyRemote
+from tests.faults.scenes import come_to_rest
+from tests.support.trio_clock import TrioClock
+
+
+@pytest.fixture
+async def life(tmp_path: Path, autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Life]:
+    remote = FaultyRemote(now=TrioClock().now)
+    remote.write("/d/f", b"content")
+    made = Life(tmp_path, remote, TrioClock(), CrashAt())
+    made.recover()
+    nursery.start_soon(made.run)
+    yield made
+    nursery.cancel_scope.cancel()
+    made.end()
+
+
+@pytest.mark.parametrize("write", [False, True])
+async def test_a_file_is_read_and_written_while_its_rename_arrives(life: Life, write: bool) -> None:
+    """Its bytes leave the old name before the request for them is answered."""
+    await life.rename("/d/f", "/d/m")
+    number = await life.create("/d/m", truncate=False)
+    gate = life.remote.hold("read")
+    async with trio.open_nursery() as nursery:
+
+        async def use() -> None:
+            if write:
+                await life.write(number, b" and more", at=7)
+            else:
+                assert await life.filesystem.files.read(number, 0, 100) == b"content"
+
+        nursery.start_soon(use)
+        await come_to_rest(life)
+        assert life.remote.content("/d/f") is None
+        gate.set()
+    if write:
+        await life.flush(number)
+    await life.release(number)
+    assert await life.read("/d/m") == (b"content and more" if write else b"content")

@@ -1,0 +1,98 @@
+"""Permission rules: how they are read, and that a page of a listing is what is visible of it."""
+
+import pytest
+
+from fsmount.server.acl import Rule, Sight, rule, rules_of
+from fsmount.server.principal import Principal
+from tests.unit.server.conftest import Caller
+
+ALICE = Principal(workspace="w", subject="alice", scopes=("fs:read",))
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        ("public", Rule(deny=False)),
+        (" allow: any ", Rule(deny=False)),
+        ("deny:*", Rule(deny=True)),
+        ("scope:fs:read", Rule(deny=False, kind="scope", name="fs:read")),
+        ("deny:agent:x", Rule(deny=True, kind="agent", name="x")),
+        ("workspace:w", Rule(deny=False, kind="workspace", name="w")),
+        ("agent:", None),
+        ("allow", None),
+        ("deny:", None),
+        ("owner:alice", None),
+        ("allow:allow:public", None),
+        ("", None),
+    ],
+)
+def test_what_an_entry_is(text: str, read: Rule | None) -> None:
+    assert rule(text) == read
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"semantics":null}', '{"semantics":{"permissions":[1]}}'])
+def test_a_marker_that_says_nothing_has_no_rules(content: str) -> None:
+    assert rules_of("/d/.relayfile.acl", None, content) == ()
+
+
+def test_only_a_marker_speaks_by_its_content() -> None:
+    content = '{"semantics":{"permissions":["public","just a remark"]}}'
+    assert rules_of("/d/.relayfile.acl", None, content) == ("public",)
+    assert rules_of("/d/x.relayfile.acl", None, content) == ()
+
+
+def test_rules_are_joined_from_the_root_down() -> None:
+    sight = Sight(
+        {
+            "/.relayfile.acl": ("agent:bob",),
+            "/hers/.relayfile.acl": ("agent:alice",),
+            "/hers/but/.relayfile.acl": ("deny:public",),
+            "/his/one": ("agent:alice",),
+        },
+        ALICE,
+    )
+    paths = ["/", "/x", "/hers/x", "/hers/deep/x", "/hers/but", "/hers/but/x", "/his/x", "/his/one"]
+    assert [path for path in paths if sight.allows(path)] == ["/", "/hers/x", "/hers/deep/x", "/hers/but", "/his/one"]
+
+
+def test_a_path_may_be_very_deep() -> None:
+    sight = Sight({"/.relayfile.acl": ("agent:bob",)}, ALICE)
+    assert not sight.allows("/a" * 20_000)
+
+
+def test_pages_of_what_is_visible(call: Caller) -> None:
+    """Two of three files of each directory are hidden, and every third directory is hidden whole."""
+    expected = []
+    for number in range(30):
+        for name in "abc":
+            path = f"/{number:02}/{name}"
+            hidden = name != "b" or number % 3 == 0
+            call.put(path, semantics={"permissions": ["agent:bob"]} if hidden else {})
+            if not hidden:
+                expected += [f"/{number:02}", path]
+    listed, after = [], None
+    sight = call.store.guards.sight("local", "/", ALICE)
+    while rows := call.store.listings.tree("local", "/", depth=9, after=after, limit=7, sight=sight):
+        listed += [row.path for row in rows]
+        after = rows[-1].path
+    assert listed == expected
+    assert call.store.listings.total("local", "/", sight) == 20
+    assert call.store.guards.sight("local", "/01", ALICE) is not None
+    assert call.store.guards.sight("elsewhere", "/", ALICE) is None
+
+
+def test_rules_follow_what_becomes_of_their_file(call: Caller) -> None:
+    def forbidden(path: str) -> bool:
+        return call.store.guards.forbids("local", path, ALICE)
+
+    call.put("/a", semantics={"permissions": ["agent:bob", "agent:local"]})
+    assert forbidden("/a")
+    with call.store.transaction():
+        call.store.rename("local", "/a", "/d/b", object_id="1", correlation_id="")
+    assert (forbidden("/a"), forbidden("/d/b")) == (False, True)
+    call.put("/d/b", semantics={"permissions": ["only a remark"]})
+    assert not forbidden("/d/b")
+    call.put("/d/.relayfile.acl", '{"semantics":{"permissions":["agent:local"]}}')
+    assert forbidden("/d/b")
+    call.put("/d/.relayfile.acl", "no longer")
+    assert not forbidden("/d/b")
