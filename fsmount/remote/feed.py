@@ -113,7 +113,7 @@ class ChangeFeed:
         """One connection to its end; what ended it, after which the next one is due later or sooner."""
         began, cursor = trio.current_time(), self._history.cursor
         try:
-            await sockets.listen(self._asked(filters), live)
+            await sockets.listen([*self._beginning(live), *(("path", filter_) for filter_ in filters)], live)
         except RemoteError as error:
             lasted, moved = trio.current_time() - began, self._history.cursor != cursor
             self._due = trio.current_time() + self._pause(error, lasted, moved=moved)
@@ -122,10 +122,9 @@ class ChangeFeed:
         finally:
             live.end()
 
-    def _asked(self, filters: Sequence[str]) -> list[tuple[str, str]]:
-        """From the cursor on. Without one the log was empty: what came since then is among the last hundred events."""
+    def _beginning(self, live: _Verified | _Unverified) -> Query:
         cursor = self._history.cursor
-        return [*([("cursor", cursor)] if cursor else []), *(("path", filter_) for filter_ in filters)]
+        return [("cursor", cursor)] if cursor else live.without_cursor
 
     def _pause(self, error: RemoteError, lasted: float, *, moved: bool) -> float:
         """Seconds until a socket is tried again."""
@@ -171,6 +170,9 @@ class ChangeFeed:
 class _Verified:
     """A connection, again and again, of which the log tells what it missed."""
 
+    without_cursor: Query = ()
+    """The log was empty: what came since then is among the last hundred events, with which the server begins."""
+
     def __init__(self, history: History, tell: Tell, going: Going) -> None:
         self._history = history
         self._tell = tell
@@ -207,6 +209,8 @@ class _Unverified:
     """One connection that nothing can be compared with: everything is to be looked at again when it opens, and now and
     then.
     """
+
+    without_cursor: Query = (("from", "now"),)
 
     def __init__(self, history: History, tell: Tell, going: Going) -> None:
         self._history = history

@@ -277,6 +277,10 @@ class Listings:
 
     def _directory_vanishes(self, directory: RemotePath, listing: Listing) -> None:
         while directory != ROOT and not listing.entries and not self._remote.capabilities.directories:
+            if not listing.is_current(None, self._clock.monotonic()):
+                # Something else may have come into it meanwhile.
+                self._directory_may_vanish(directory)
+                return
             above = self._held.get(parent_of(directory))
             if above is None:
                 return

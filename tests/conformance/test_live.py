@@ -43,14 +43,21 @@ async def told(socket: WebSocketConnection, relay: Target, count: int) -> list[J
     return found
 
 
-async def told_before_the_pong(socket: WebSocketConnection, relay: Target) -> list[str]:
-    """The names that are told of until a ping is answered: messages keep their order."""
-    await socket.send_message('{"type":"ping"}')
-    names = []
-    while (message := json.loads(await socket.get_message()))["type"] != "pong":
-        if message.get("path", "").startswith(relay.place + "/"):
-            names.append(message["path"][len(relay.place) + 1 :])
+async def told_until_the_end(socket: WebSocketConnection, relay: Target) -> list[str]:
+    """The names that are told of before one that is written now: events keep their order."""
+    relay.written(relay.at("end"))
+    names: list[str] = []
+    while (name := (await told(socket, relay, 1))[0]["path"][len(relay.place) + 1 :]) != "end":
+        names.append(name)
     return names
+
+
+async def test_a_ping_is_answered(relay: Target) -> None:
+    async with feed(relay) as socket:
+        await socket.send_message('{"type":"ping"}')
+        while (message := json.loads(await socket.get_message()))["type"] != "pong":
+            pass
+        assert message["timestamp"]
 
 
 async def test_a_change_is_told_as_the_log_has_it_with_its_content(relay: Target) -> None:
@@ -96,13 +103,13 @@ async def test_a_cursor_is_caught_up_with_and_wins_over_from(relay: Target) -> N
 async def test_from_now_tells_nothing_of_the_past(relay: Target) -> None:
     relay.written(relay.at("before"))
     async with feed(relay) as socket:
-        assert await told_before_the_pong(socket, relay) == []
+        assert await told_until_the_end(socket, relay) == []
 
 
 async def test_an_unknown_cursor_is_caught_up_with_nothing(relay: Target) -> None:
     relay.written(relay.at("before"))
     async with feed(relay, cursor="evt_999999999999") as socket:
-        assert await told_before_the_pong(socket, relay) == []
+        assert await told_until_the_end(socket, relay) == []
 
 
 async def test_without_from_and_cursor_the_last_hundred_are_told(relay: Target) -> None:
@@ -124,10 +131,10 @@ async def test_without_from_and_cursor_the_last_hundred_are_told(relay: Target) 
     ],
 )
 async def test_filters_go_segment_by_segment(relay: Target, filters: list[str], names: list[str]) -> None:
-    async with feed(relay, path=[text.format(relay.place) for text in filters]) as socket:
+    async with feed(relay, path=[relay.at("end"), *(text.format(relay.place) for text in filters)]) as socket:
         for name in ("d/a", "d/e/b", "c"):
             relay.written(relay.at(name))
-        assert await told_before_the_pong(socket, relay) == names
+        assert await told_until_the_end(socket, relay) == names
 
 
 def refused(relay: Target, status: int, code: str, **query: Any) -> None:

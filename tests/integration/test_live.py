@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.mount import Mount, until
-from tests.support.server import serving
+from tests.support.server import RelayServer, serving
 
 pytestmark = pytest.mark.mount
 
@@ -98,3 +98,17 @@ def test_a_change_is_seen_within_moments(mount: Mount) -> None:
         until(lambda: revision in told(mount), "it is told")  # noqa: B023
         slowest = max(slowest, time.monotonic() - began)
     assert slowest < 1.0, "polling would take about a second each"
+
+
+def test_a_token_for_a_part_of_the_tree_follows_that_part(tmp_path: Path, relay_server: RelayServer) -> None:
+    relay_server.put("/mine/f", "old\n")
+    token = tmp_path / "narrow"
+    token.write_text(relay_server.sign(scopes=["fs:read", "relayfile:fs:read:/mine/**"]))
+    token.chmod(0o600)
+    with Mount(tmp_path, relay_server, "--token-file", str(token), remote=f"{relay_server.remote}/mine") as mount:
+        lives(mount)
+        assert mount.out("cat $MOUNT/f") == "old\n"
+        revision = relay_server.put("/mine/f", "new\n")
+        relay_server.put("/other", "x")
+        until(lambda: told(mount) == [revision], "the change is told, and no other")
+        assert mount.out("cat $MOUNT/f") == "new\n"

@@ -1,4 +1,4 @@
-"""What a token says that it may write (relayfile-api, section 4)."""
+"""What a token says of itself, whatever it is."""
 
 from __future__ import annotations
 
@@ -8,48 +8,37 @@ import json
 import pytest
 
 from fsmount.model import RemotePath
-from fsmount.remote.claims import Writing
+from fsmount.remote import claims
 
 
-def token(*scopes: str) -> str:
-    payload = base64.urlsafe_b64encode(json.dumps({"scopes": scopes}).encode()).rstrip(b"=").decode()
-    return f"e30.{payload}.x"
+def token(**said: object) -> str:
+    payload = base64.urlsafe_b64encode(json.dumps(said).encode()).rstrip(b"=").decode()
+    return f"relay_pa_eyJ.{payload}.signature"
 
 
 @pytest.mark.parametrize(
-    ("scopes", "written", "refused"),
+    ("scopes", "root", "filters"),
     [
-        (("fs:read", "fs:write"), ("/", "/a", "/a/b"), ()),
-        (("fs:read",), (), ("/", "/a")),
-        (("fs:read", "sync:read", "relayfile:fs:read:*"), (), ("/a",)),
-        (("relayfile:fs:write",), ("/a",), ()),
-        (("relayfile:fs:manage:/a/**",), ("/a", "/a/b", "/a/b/c"), ("/ab", "/b", "/")),
-        (("relayfile:fs:write:/a/*",), ("/a/b", "/a/b/c"), ("/a", "/ab")),
-        (("*:*:*:/a/b",), ("/a/b",), ("/a/b/c", "/a")),
-        (("relayfile:fs:write:/a/x*",), ("/a/x", "/a/xy", "/a/x/y"), ("/a/y",)),
-        (("relayfile:fs:write:/*/b",), (), ("/a/b",)),
-        (("workspace:any:write:/a/**",), ("/a/b",), ("/b",)),
-        (("relayfile:sync:write:/a/**",), (), ("/a/b",)),
-        # A narrow grant takes the place of the bare one, a whole one does not.
-        (("fs:write", "relayfile:fs:write:/a/**"), ("/a/b",), ("/b",)),
-        (("fs:write", "relayfile:fs:read:/a/**"), ("/a/b", "/b"), ()),
-        (("fs:write", "relayfile:fs:write"), ("/b",), ()),
+        (["relayfile:fs:read:/github/**"], "/", ["/github/**"]),
+        (["relayfile:fs:read:/github/**"], "/github/issues", ["/github/issues/**"]),
+        (["relayfile:fs:read:/github/**"], "/git", []),
+        (["relayfile:fs:read:/github/*"], "/", ["/github/**"]),
+        (["workspace:x:manage:/a/**", "*:*:read:/b/f", "fs:read"], "/", ["/a/**", "/b/f"]),
+        ("relayfile:fs:read:/a/** relayfile:fs:write:/b/**", "/", ["/a/**"]),
+        (["relayfile:fs:read:/a/pre*", "relayfile:fs:read", "relayfile:sync:read:/c"], "/", []),
+        (None, "/", []),
     ],
 )
-def test_where_a_token_may_write(scopes: tuple[str, ...], written: tuple[str, ...], refused: tuple[str, ...]) -> None:
-    grants = Writing(token(*scopes))
-    assert [path for path in (*written, *refused) if grants.at(RemotePath(path))] == list(written)
+def test_filters_lie_inside_the_grants_and_below_the_root(scopes: object, root: str, filters: list[str]) -> None:
+    assert claims.readable(token(scopes=scopes), RemotePath(root)) == filters
 
 
-@pytest.mark.parametrize(
-    ("scope", "anywhere"),
-    [("fs:read", False), ("relayfile:sync:write", False), ("fs:write", True), ("relayfile:fs:write:/a", True)],
-)
-def test_whether_there_is_anything_to_write(scope: str, anywhere: bool) -> None:
-    assert Writing(token(scope)).anywhere is anywhere
+@pytest.mark.parametrize("odd", ["", "opaque", "a.b.c", "a.!!.c", "a.bm8.c", token(scopes=7, exp="soon")])
+def test_a_token_that_says_nothing_is_no_error(odd: str) -> None:
+    assert claims.readable(odd, RemotePath("/")) == []
+    assert claims.expiry(odd) is None
 
 
-@pytest.mark.parametrize("text", ["secret", "a.b.c", token(), "e30.e30.x"])
-def test_a_token_that_says_nothing_may_be_tried(text: str) -> None:
-    assert Writing(text).anywhere
-    assert Writing(text).at(RemotePath("/a"))
+def test_the_expiry() -> None:
+    assert claims.expiry(token(exp=5)) == 5.0
+    assert claims.expiry(token()) is None
