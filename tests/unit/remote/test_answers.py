@@ -404,3 +404,13 @@ async def test_content_that_is_no_text_is_no_answer(token_file: Path) -> None:
     async with answered(routed({**HEALTH, "GET /fs/file": file}), token_file) as (remote, _, _notes):
         with pytest.raises(InvalidAnswer):
             await remote.read(FILE, None, 0, 1)
+
+
+async def test_a_subtree_with_content_that_is_no_text_is_no_answer(token_file: Path) -> None:
+    answers = {
+        "GET /fs/tree": response(200, {"path": "/d", "entries": [], "nextCursor": None}),
+        "GET /fs/export": response(200, rb'[{"path":"/d/file.txt","revision":"rev_1","content":"a\ud83d"}]'),
+    }
+    async with answered(routed({**HEALTH, **answers}), token_file) as (remote, _, _notes):
+        with pytest.raises(InvalidAnswer):
+            await remote.read_below(RemotePath("/d"), 1000)
