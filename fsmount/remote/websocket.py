@@ -26,6 +26,7 @@ from fsmount import __version__
 from fsmount.errors import InvalidAnswer, Refusal, RemoteError, Unreachable
 from fsmount.remote import claims
 from fsmount.remote.credentials import TokenSource
+from fsmount.remote.http import mended
 from fsmount.remote.translate import silent, unreachable
 from fsmount.wire.relayfile import ErrorBody, Event
 
@@ -254,7 +255,11 @@ class _Listened(trio.abc.Stream):
 
 
 def _decoded(message: str | bytes) -> Frame:
-    return msgspec.json.decode(message, type=Frame)
+    """The frame; a name that is no Unicode text is none here either, and must not end the feed of all others."""
+    try:
+        return msgspec.json.decode(message, type=Frame)
+    except msgspec.DecodeError:
+        return msgspec.json.decode(mended(message.encode() if isinstance(message, str) else message), type=Frame)
 
 
 def _leaves(error: BaseException | None) -> list[BaseException]:

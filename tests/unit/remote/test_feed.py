@@ -360,6 +360,13 @@ async def test_what_cannot_be_read_is_fetched_instead(live: World, autojump_cloc
     await live.has_told("/garbled")
 
 
+async def test_a_name_that_is_no_text_keeps_the_feed_live(world: World, autojump_clock: Clock) -> None:
+    world.script.append(babbling(r'{"eventId":"evt_2","type":"file.created","path":"/half\ud800","revision":"rev_2"}'))
+    world.follow()
+    await world.has_told("*", "/half\0")
+    assert world.way is Feed.LIVE
+
+
 async def test_messages_that_are_no_events_are_passed_over(live: World, autojump_clock: Clock) -> None:
     live.script.append(babbling('{"type":"pong","timestamp":"x"}'))
     live.end_sockets()
