@@ -284,9 +284,6 @@ class Listings:
             above = self._held.get(parent_of(directory))
             if above is None:
                 return
-            if not listing.is_current(None, self._clock.monotonic()):
-                above.suspect.add(name_of(directory))
-                return
             if above.entries.pop(name_of(directory), None) is not None:
                 self._entries -= 1
             directory, listing = parent_of(directory), above
