@@ -93,7 +93,7 @@ _BEHAVIOUR: list[Option] = [
     _option(
         "--timeout", "The longest that one system call waits for the remote.", values.positive_seconds, 30, _SECONDS
     ),
-    _option("--attr-ttl", "How long a listing counts as fresh.", values.seconds, 5, _SECONDS),
+    _option("--attr-ttl", "How long a listing counts as fresh without a change feed.", values.seconds, 5, _SECONDS),
     _option("--settle", "How long a closed file rests before it is sent.", values.seconds, 0.3, _SECONDS),
     _option("--max-settle", "The longest that repeated saves put sending off.", values.seconds, 3, _SECONDS),
     _option("--open-settle", "How long a flushed file that stays open rests.", values.seconds, 5, _SECONDS),

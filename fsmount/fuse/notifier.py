@@ -17,7 +17,7 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
 
 import pyfuse3
 
@@ -29,6 +29,9 @@ THREADS = 4
 """So many directories may hold a thread up, each until a request in it is answered, before others wait too."""
 UNLOCKED = 0
 """The lane of what waits for no directory; no inode has this number."""
+
+NO_NAME = b"/"
+"""What no directory has: to drop it only waits for the directory's lock."""
 
 Job = Callable[[], None]
 
@@ -71,6 +74,18 @@ class KernelNotifier:
     def attributes_changed(self, ino: int) -> None:
         self.count += 1
         self._put(UNLOCKED, ino, lambda: pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True))
+
+    def attributes_changed_in(self, directory: int, inos: Sequence[int]) -> None:
+        self.count += len(inos)
+
+        def tell() -> None:
+            with contextlib.suppress(OSError):
+                pyfuse3.invalidate_entry(pyfuse3.InodeT(directory), NO_NAME)
+            for ino in inos:
+                with contextlib.suppress(OSError):
+                    pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True)
+
+        self._put(directory, tuple(inos), tell)
 
     # for the requests
 

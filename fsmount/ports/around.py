@@ -58,6 +58,10 @@ class KernelCache(Protocol):
         ...
 
     def attributes_changed(self, ino: int) -> None: ...
+    def attributes_changed_in(self, directory: int, inos: Sequence[int]) -> None:
+        """Of many at once that have a name in one directory, those included that the kernel still makes of answers that
+        it got before."""
+        ...
 
 
 class Commands(Protocol):

@@ -27,13 +27,13 @@ something old in the kernel for long, though answers and changes cross each othe
    (``Node.kept``); an open file whose version is no longer the name's keeps its inode, and the name gets another.
 5. Names that are absent are remembered here, since no node stands for them.
 6. When the feed is live no longer, or may have missed something, all that the kernel knows is withdrawn, a slice at a
-   time.
+   time: as of directories only the attributes, but of what is open the names too.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import trio
 
@@ -149,18 +149,33 @@ class Promises:
                 await self._sweep(self._to_withdraw.pop(0))
 
     async def _sweep(self, below: RemotePath) -> None:
-        inside = frozenset({ROOT, self._tree.root_path})
-        for number, node in enumerate(self._tree.inodes.all(), 1):
-            if not node.detached and (below in inside or is_below(self._tree.path(node), below)):
-                self._withdraw(node)
-            if number % SLICE == 0:
-                await trio.sleep(PAUSE)
-        for number, ((ino, name), directory) in enumerate(list(self._absent.items()), 1):
-            if below in inside or is_below(join(self._tree.path(directory), name), below):
-                self._absent.pop((ino, name), None)
-                self._withdraw_absence(directory, name)
-            if number % SLICE == 0:
-                await trio.sleep(PAUSE)
+        everything = below in {ROOT, self._tree.root_path}
+        nodes = self._tree.inodes.all()
+        for start in range(0, len(nodes), SLICE):
+            self._withdraw_nodes(
+                node for node in nodes[start : start + SLICE] if everything or is_below(self._tree.path(node), below)
+            )
+            await trio.sleep(PAUSE)
+        absent = list(self._absent.items())
+        for start in range(0, len(absent), SLICE):
+            for key, directory in absent[start : start + SLICE]:
+                if everything or is_below(join(self._tree.path(directory), key[1]), below):
+                    self._absent.pop(key, None)
+                    self._withdraw_absence(directory, key[1])
+            await trio.sleep(PAUSE)
+
+    def _withdraw_nodes(self, nodes: Iterable[Node]) -> None:
+        """Attributes alone, as of directories; the names too of what is open, since it keeps its attributes."""
+        by_directory: dict[int, list[int]] = {}
+        for node in nodes:
+            if node.parent is None:
+                self._kernel.attributes_changed(node.ino)
+            elif not node.detached:
+                by_directory.setdefault(node.parent.ino, []).append(node.ino)
+                if node.handles and node.kind is not Kind.DIRECTORY:
+                    self._kernel.entry_changed(node.parent.ino, node.name, node.ino)
+        for directory, inos in by_directory.items():
+            self._kernel.attributes_changed_in(directory, inos)
 
     def _withdraw(self, node: Node, *, replaced: bool = False) -> None:
         self._kernel.attributes_changed(node.ino)

@@ -6,6 +6,7 @@ remote.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
 
@@ -36,8 +37,8 @@ class NoKernel:
     """A kernel that caches nothing."""
 
     def entry_changed(self, parent: int, name: str, ino: int | None = None) -> None: ...
-    def content_changed(self, ino: int) -> None: ...
     def attributes_changed(self, ino: int) -> None: ...
+    def attributes_changed_in(self, directory: int, inos: Sequence[int]) -> None: ...
 
 
 class NoCache:

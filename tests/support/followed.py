@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -35,6 +36,9 @@ class ToldKernel:
 
     def attributes_changed(self, ino: int) -> None:
         self.told.append(("attributes", ino))
+
+    def attributes_changed_in(self, directory: int, inos: Sequence[int]) -> None:
+        self.told += [("attributes", ino) for ino in inos]
 
     def locked(self, directory: int) -> nullcontext[None]:
         return nullcontext()

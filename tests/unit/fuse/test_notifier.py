@@ -102,3 +102,11 @@ def test_what_is_queued_already_is_not_queued_again(kernel: FakeKernel, notifier
     assert [kernel.next(), kernel.next()] == [(7, b"a"), (7, b"b")]
     notifier.close()
     assert kernel.told.empty()
+
+
+def test_many_attributes_go_once_their_directory_is_free(kernel: FakeKernel, notifier: KernelNotifier) -> None:
+    with notifier.locked(7):
+        notifier.attributes_changed_in(7, [8, 9])
+        notifier.attributes_changed(5)
+        assert kernel.next() == (5,)
+    assert [kernel.next() for _ in range(3)] == [(7, b"/"), (8,), (9,)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -34,8 +34,8 @@ class Kernel:
     def entry_changed(self, parent: int, name: str, ino: int | None = None) -> None:
         self.names.append(name)
 
-    def content_changed(self, ino: int) -> None: ...
     def attributes_changed(self, ino: int) -> None: ...
+    def attributes_changed_in(self, directory: int, inos: Sequence[int]) -> None: ...
 
 
 class Drafted:

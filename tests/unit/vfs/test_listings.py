@@ -165,3 +165,42 @@ async def test_a_listing_under_way_does_not_hide_what_we_delivered_meanwhile(kno
         known.listings.learn(RemotePath("/old/file"), None)
         gate.set()
     assert found == ["mine"]
+
+
+async def test_a_directory_that_we_emptied_stays_where_something_else_may_be_in_it(known: Known) -> None:
+    assert await known.names("/old") == ["file"]
+    known.remote.write("/old/theirs", b"x")
+    known.listings.outdated(RemotePath("/old/theirs"), gone=False)
+    known.remote.remove("/old/file")
+    known.listings.learn(RemotePath("/old/file"), None)
+    assert await known.names(ROOT) == ["old"]
+
+
+async def test_a_change_outdates_its_name_and_no_other(known: Known) -> None:
+    known.listings.outdated(RemotePath("/old"), gone=False)
+    assert known.listings.fresh(ROOT, "other") is not None
+    assert known.listings.fresh(ROOT, "old") is known.listings.fresh(ROOT) is None
+    await known.listings.directory(ROOT, "other")
+    assert known.requests == 1
+    await known.listings.directory(ROOT, "old")
+    assert known.requests == 2
+    assert known.listings.fresh(ROOT) is not None
+
+
+async def test_a_request_that_began_before_a_change_serves_nobody_who_knows_of_it(known: Known) -> None:
+    known.listings.expire()
+    gate = known.remote.hold("listing")
+
+    async def look(name: str) -> None:
+        await known.listings.directory(ROOT, name)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(look, "old")
+        await trio.testing.wait_all_tasks_blocked()
+        known.listings.outdated(RemotePath("/new"), gone=False)
+        nursery.start_soon(look, "old")
+        nursery.start_soon(look, "new")
+        nursery.start_soon(look, "new")
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    assert known.requests == 3, "the first, the one that was under way, and one more for both who knew"
