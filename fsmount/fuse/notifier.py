@@ -75,17 +75,19 @@ class KernelNotifier:
         self.count += 1
         self._put(UNLOCKED, ino, lambda: pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True))
 
-    def attributes_changed_in(self, directory: int, inos: Sequence[int]) -> None:
-        self.count += len(inos)
+    def entries_changed(self, directory: int, entries: Sequence[tuple[str | None, int]]) -> None:
+        self.count += len(entries)
+        names = [NO_NAME, *(encoded(name) for name, _ in entries if name is not None)]
 
         def tell() -> None:
-            with contextlib.suppress(OSError):
-                pyfuse3.invalidate_entry(pyfuse3.InodeT(directory), NO_NAME)
-            for ino in inos:
+            for name in names:
+                with contextlib.suppress(OSError):
+                    pyfuse3.invalidate_entry(pyfuse3.InodeT(directory), name)
+            for _, ino in entries:
                 with contextlib.suppress(OSError):
                     pyfuse3.invalidate_inode(pyfuse3.InodeT(ino), attr_only=True)
 
-        self._put(directory, tuple(inos), tell)
+        self._put(directory, tuple(entries), tell)
 
     # for the requests
 

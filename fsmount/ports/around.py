@@ -58,9 +58,9 @@ class KernelCache(Protocol):
         ...
 
     def attributes_changed(self, ino: int) -> None: ...
-    def attributes_changed_in(self, directory: int, inos: Sequence[int]) -> None:
-        """Of many at once that have a name in one directory, those included that the kernel still makes of answers that
-        it got before."""
+    def entries_changed(self, directory: int, entries: Sequence[tuple[str | None, int]]) -> None:
+        """As ``entry_changed`` for many names in one directory, and their inodes; where the name is None it is kept,
+        and the attributes go."""
         ...
 
 

@@ -27,7 +27,7 @@ something old in the kernel for long, though answers and changes cross each othe
    (``Node.kept``); an open file whose version is no longer the name's keeps its inode, and the name gets another.
 5. Names that are absent are remembered here, since no node stands for them.
 6. When the feed is live no longer, or may have missed something, all that the kernel knows is withdrawn, a slice at a
-   time: as of directories only the attributes, but of what is open the names too.
+   time.
 """
 
 from __future__ import annotations
@@ -165,17 +165,15 @@ class Promises:
             await trio.sleep(PAUSE)
 
     def _withdraw_nodes(self, nodes: Iterable[Node]) -> None:
-        """Attributes alone, as of directories; the names too of what is open, since it keeps its attributes."""
-        by_directory: dict[int, list[int]] = {}
+        by_directory: dict[int, list[tuple[str | None, int]]] = {}
         for node in nodes:
             if node.parent is None:
                 self._kernel.attributes_changed(node.ino)
             elif not node.detached:
-                by_directory.setdefault(node.parent.ino, []).append(node.ino)
-                if node.handles and node.kind is not Kind.DIRECTORY:
-                    self._kernel.entry_changed(node.parent.ino, node.name, node.ino)
-        for directory, inos in by_directory.items():
-            self._kernel.attributes_changed_in(directory, inos)
+                dropped = None if node.kind is Kind.DIRECTORY else node.name
+                by_directory.setdefault(node.parent.ino, []).append((dropped, node.ino))
+        for directory, entries in by_directory.items():
+            self._kernel.entries_changed(directory, entries)
 
     def _withdraw(self, node: Node, *, replaced: bool = False) -> None:
         self._kernel.attributes_changed(node.ino)

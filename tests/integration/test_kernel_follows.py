@@ -187,6 +187,32 @@ def test_a_directory_that_hangs_keeps_no_other_from_following(mount: Mount, wait
             look.communicate(timeout=40)
 
 
+def test_without_the_feed_nothing_is_believed_for_longer_than_the_ttl(tmp_path: Path) -> None:
+    with (
+        serving(tmp_path / "relay") as server,
+        Mount(tmp_path, server, "--attr-ttl", "0.5", "--drain", "0") as mount,
+        Waiter(tmp_path) as waiter,
+    ):
+        server.put("/d/f", "old")
+        until(lambda: is_live(mount), "the feed is live")
+        here = mount.point / "d"
+        waiter.seen("read", here / "f", "old")
+        waiter.seen("stat", here / "new", "-")
+        reader = subprocess.Popen(["timeout", "-s", "KILL", "30", "tail", "-f", here / "f"], stdout=subprocess.PIPE)
+        assert reader.stdout is not None
+        assert reader.stdout.read(3) == b"old"
+        server.rules("EVENTS / 503\n")
+        until(lambda: mount.status()["connection"]["feed"] == "none", "there is no feed")
+        server.put("/d/f", "newer")
+        server.put("/d/new", "there")
+        answered = time.monotonic()
+        for name, content in (("f", "newer"), ("new", "there")):
+            assert waiter.seen("read", here / name, content) - answered < 0.5 + SEEN
+            assert waiter.seen("stat", here / name, "5") - answered < 0.5 + SEEN
+        reader.terminate()
+        reader.communicate()
+
+
 # under stress
 
 

@@ -37,8 +37,9 @@ class ToldKernel:
     def attributes_changed(self, ino: int) -> None:
         self.told.append(("attributes", ino))
 
-    def attributes_changed_in(self, directory: int, inos: Sequence[int]) -> None:
-        self.told += [("attributes", ino) for ino in inos]
+    def entries_changed(self, directory: int, entries: Sequence[tuple[str | None, int]]) -> None:
+        self.told += [("name", directory, name) for name, _ in entries if name is not None]
+        self.told += [("attributes", ino) for _, ino in entries]
 
     def locked(self, directory: int) -> nullcontext[None]:
         return nullcontext()

@@ -104,9 +104,10 @@ def test_what_is_queued_already_is_not_queued_again(kernel: FakeKernel, notifier
     assert kernel.told.empty()
 
 
-def test_many_attributes_go_once_their_directory_is_free(kernel: FakeKernel, notifier: KernelNotifier) -> None:
+def test_many_names_go_once_their_directory_is_free(kernel: FakeKernel, notifier: KernelNotifier) -> None:
     with notifier.locked(7):
-        notifier.attributes_changed_in(7, [8, 9])
+        notifier.entries_changed(7, [("f", 8), (None, 9)])
         notifier.attributes_changed(5)
         assert kernel.next() == (5,)
-    assert [kernel.next() for _ in range(3)] == [(7, b"/"), (8,), (9,)]
+    # no directory has the name "/": that waits for the lock where nothing else does
+    assert [kernel.next() for _ in range(4)] == [(7, b"/"), (7, b"f"), (8,), (9,)]
