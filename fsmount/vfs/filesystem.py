@@ -88,6 +88,8 @@ class Filesystem:
         node.shown = Shown(kind=Kind.FILE, size=0, mode=mode, uid=uid, gid=gid, mtime=self._clock.now(), local=local)
         self._forget_stale(path)
         base = self._ledger.inherited(path) or ABSENT
+        if local:
+            self._renames.keep_directory(self.tree.path(parent))
         number = self.files.create(node, base, self._unusual(mode, uid, gid), local=local)
         self._touch_parent(parent)
         return node, number

@@ -101,6 +101,8 @@ class Renames:
             raise FileError(errno.ESTALE, f"{new}: changed elsewhere while it was renamed")
         with self._ledger.transaction():
             self.keep_directory(parent_of(self._tree.path(node)))
+            if becomes_local:
+                self.keep_directory(self._tree.path(parent))
             if body is not None:
                 self._to_litter(node, target, parent, name, body)
             elif local and becomes_local:

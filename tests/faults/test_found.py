@@ -50,3 +50,18 @@ async def test_a_file_is_read_and_written_while_its_rename_arrives(life: Life, w
         await life.flush(number)
     await life.release(number)
     assert await life.read("/d/m") == (b"content and more" if write else b"content")
+
+
+async def test_a_temporary_keeps_its_directory_when_somebody_empties_it(life: Life) -> None:
+    await life.save("/d/.f.swp", b"unsaved")
+    await life.rename("/d/f", "/d/f~")
+    await come_to_rest(life)
+    assert not life.remote.files
+    life.filesystem.arrivals.missed()
+    assert (await life.read("/d/.f.swp"), await life.read("/d/f~")) == (b"unsaved", b"content")
+    life.remote.write("/e/g", b"theirs")
+    life.filesystem.arrivals.missed()
+    await life.rename("/d/f~", "/e/g~")
+    life.remote.remove("/e/g")
+    life.filesystem.arrivals.missed()
+    assert await life.read("/e/g~") == b"content"
