@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
@@ -22,6 +21,7 @@ from fsmount import __version__, registry
 from fsmount.app.beneath import names_beneath, problems_beneath
 from fsmount.app.commands import Decisions
 from fsmount.app.following import Following
+from fsmount.app.process import allow_descriptors, keep_memory_private
 from fsmount.app.providers import Providers
 from fsmount.app.recovery import opened, recover, unresolved
 from fsmount.app.reload import Reload, policy_of, timing_of
@@ -66,7 +66,9 @@ def run(config: Config, ready: Callable[[str], None], reload: Callable[[], Confi
 
     Raises FsmountError if it cannot be mounted; a first mount that fails leaves nothing behind.
     """
-    _allow_descriptors()
+    allow_descriptors()
+    if not config.debug:
+        keep_memory_private()
     # Until somebody listens for it, a terminal that closes must not end what is starting.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     state = StateDirectory(config.state_dir)
@@ -91,12 +93,6 @@ def run(config: Config, ready: Callable[[str], None], reload: Callable[[], Confi
         raise
     finally:
         state.unlock()
-
-
-def _allow_descriptors() -> None:
-    """Every open file that is being written holds one: as many as the system grants."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _serve(
