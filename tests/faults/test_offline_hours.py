@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 import trio
@@ -17,7 +16,6 @@ from fsmount.ports import Upload
 from tests.support.fake_remote import FakeRemote
 from tests.support.uploading import UploadRig
 
-T = TypeVar("T")
 HOURS = 12
 LARGE = 300_000
 """Bytes of a file that is no part of a batch."""
@@ -42,20 +40,19 @@ class Counting(FakeRemote):
             self.under_way -= 1
 
     async def put(self, upload: Upload) -> Receipt:
-        return await self._slowly("put", super().put, upload, upload.path)
+        with self._counted("put", upload.path):
+            await trio.sleep(0.1)
+            return await super().put(upload)
+
+    async def put_many(self, uploads: Sequence[Upload]) -> list[Receipt | RemoteError]:
+        with self._counted("put", *(upload.path for upload in uploads)):
+            await trio.sleep(0.1)
+            return await super().put_many(uploads)
 
     async def delete(self, path: RemotePath, base: Base) -> Receipt:
         with self._counted("delete", path):
             await trio.sleep(0.1)
             return await super().delete(path, base)
-
-    async def put_many(self, uploads: Sequence[Upload]) -> list[Receipt | RemoteError]:
-        return await self._slowly("put", super().put_many, uploads, *(upload.path for upload in uploads))
-
-    async def _slowly(self, method: str, call: Callable[[T], Awaitable[object]], what: T, *paths: RemotePath):  # type: ignore[no-untyped-def]
-        with self._counted(method, *paths):
-            await trio.sleep(0.1)
-            return await call(what)
 
 
 @pytest.fixture
