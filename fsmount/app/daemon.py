@@ -27,7 +27,7 @@ from fsmount.app.recovery import opened, recover, unresolved
 from fsmount.app.reload import Reload, policy_of, timing_of
 from fsmount.app.settings import settings
 from fsmount.app.upkeep import Upkeep
-from fsmount.cache import FileCache
+from fsmount.cache import FileCache, KnownListings
 from fsmount.clock import SystemClock
 from fsmount.config import Config
 from fsmount.connection import Connection
@@ -145,13 +145,23 @@ class Daemon:
         self._log = log
         self._spool = spool
         self._cache = FileCache(config.cache_dir, config.cache_limit)
+        self._known = KnownListings(config.cache_dir, str(config.remote))
         self._remote = RelayfileRemote(
             config.remote, config.credentials, timeout=config.timeout, log=log, problems=self._listed
         )
         self._connection = Connection(self._remote, clock, log)
         self._kernel = KernelNotifier()
         self._filesystem = Filesystem(
-            config, journal, spool, self._cache, self._remote, self._connection, self._kernel, clock, log
+            config,
+            journal,
+            spool,
+            self._cache,
+            self._remote,
+            self._connection,
+            self._kernel,
+            clock,
+            log,
+            self._known,
         )
         self._uploader = Uploader(
             journal,
@@ -241,6 +251,7 @@ class Daemon:
                 for task in (self._stop_on_signal, self._connection.run, self._uploader.run, self._following.run):
                     nursery.start_soon(task)
                 nursery.start_soon(self._filesystem.arrivals.run)
+                nursery.start_soon(self._filesystem.listings.keep_known)
                 nursery.start_soon(self._filesystem.contents.run)
                 nursery.start_soon(self._providers.run)
                 nursery.start_soon(self._upkeep.run)
@@ -253,6 +264,8 @@ class Daemon:
         finally:
             self._kernel.close()
             session.close(unmount=clean)
+            self._filesystem.listings.keep_now()
+            self._known.close()
             self._cache.close()
             with trio.CancelScope(shield=True), suppress(RemoteError):
                 await self._remote.aclose()
