@@ -47,6 +47,15 @@ class KnownListings:
         with suppress(sqlite3.Error, OSError):
             self._open(remote)
 
+    def has(self, directory: RemotePath) -> bool:
+        """Whether something is kept; it may turn out to be damaged."""
+        with self._lock, suppress(sqlite3.Error):
+            if self._db is not None:
+                return (
+                    self._db.execute("SELECT 1 FROM listing WHERE directory = ?", (directory,)).fetchone() is not None
+                )
+        return False
+
     def recall(self, directory: RemotePath) -> tuple[list[Entry], float] | None:
         """The entries and when they were true (UTC epoch seconds); None where nothing intact is known."""
         row = None

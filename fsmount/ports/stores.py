@@ -92,6 +92,10 @@ class KnownListings(Protocol):
     nothing.
     """
 
+    def has(self, directory: RemotePath) -> bool:
+        """Whether ``recall`` is likely to give something."""
+        ...
+
     def recall(self, directory: RemotePath) -> tuple[list[Entry], float] | None:
         """The entries and when they were true (UTC epoch seconds)."""
         ...

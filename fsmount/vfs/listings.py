@@ -12,7 +12,6 @@ what did not change is current.
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import suppress
 
 import trio
 
@@ -78,7 +77,6 @@ class Listings:
         known: KnownListings | None = None,
     ) -> None:
         self._known = known
-        self._recalled: set[RemotePath] = set()
         self._unkept: set[RemotePath] = set()
         self._to_keep = trio.Event()
         self._remote = remote
@@ -122,23 +120,31 @@ class Listings:
         current = self.current(directory, name)
         if current is not None:
             return current
-        old = self._held.get(directory) or self._recall(directory)
+        old = self._held.get(directory)
         if self._connection.state is ConnectionState.OFFLINE:
+            old = old or self._recalled(directory)
             if old is None:
                 raise Unreachable("the remote cannot be reached")
             return old
+        if old is None and not (self._known is not None and self._known.has(directory)):
+            return await self._ask_anew(directory, name)
+        with trio.move_on_after(self._patience):
+            try:
+                return await self._ask_anew(directory, name)
+            except Unreachable:
+                pass
+            except RemoteError:
+                # A refusal speaks against what only a former run has seen.
+                if old is None:
+                    raise
+        old = old or self._recalled(directory)
         if old is None:
-            return await self._ask_anew(directory, name)
-        with trio.move_on_after(self._patience), suppress(RemoteError):
-            return await self._ask_anew(directory, name)
+            raise Unreachable("the remote does not answer", timed_out=True)
         return old
 
-    def _recall(self, directory: RemotePath) -> Listing | None:
+    def _recalled(self, directory: RemotePath) -> Listing | None:
         """What a former run knew of a directory that this one has not seen: expired, and as old as it is."""
-        if self._known is None or directory in self._recalled:
-            return None
-        self._recalled.add(directory)
-        found = self._known.recall(directory)
+        found = None if self._known is None else self._known.recall(directory)
         if found is None:
             return None
         entries, at = found
