@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
@@ -22,12 +21,13 @@ from fsmount import __version__, registry
 from fsmount.app.beneath import names_beneath, problems_beneath
 from fsmount.app.commands import Decisions
 from fsmount.app.following import Following
+from fsmount.app.process import allow_descriptors, keep_memory_private
 from fsmount.app.providers import Providers
 from fsmount.app.recovery import opened, recover, unresolved
 from fsmount.app.reload import Reload, policy_of, timing_of
 from fsmount.app.settings import settings
 from fsmount.app.upkeep import Upkeep
-from fsmount.cache import FileCache
+from fsmount.cache import FileCache, KnownListings
 from fsmount.clock import SystemClock
 from fsmount.config import Config
 from fsmount.connection import Connection
@@ -66,7 +66,9 @@ def run(config: Config, ready: Callable[[str], None], reload: Callable[[], Confi
 
     Raises FsmountError if it cannot be mounted; a first mount that fails leaves nothing behind.
     """
-    _allow_descriptors()
+    allow_descriptors()
+    if not config.debug:
+        keep_memory_private()
     # Until somebody listens for it, a terminal that closes must not end what is starting.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     state = StateDirectory(config.state_dir)
@@ -91,12 +93,6 @@ def run(config: Config, ready: Callable[[str], None], reload: Callable[[], Confi
         raise
     finally:
         state.unlock()
-
-
-def _allow_descriptors() -> None:
-    """Every open file that is being written holds one: as many as the system grants."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _serve(
@@ -149,13 +145,23 @@ class Daemon:
         self._log = log
         self._spool = spool
         self._cache = FileCache(config.cache_dir, config.cache_limit)
+        self._known = KnownListings(config.cache_dir, str(config.remote))
         self._remote = RelayfileRemote(
             config.remote, config.credentials, timeout=config.timeout, log=log, problems=self._listed
         )
         self._connection = Connection(self._remote, clock, log)
         self._kernel = KernelNotifier()
         self._filesystem = Filesystem(
-            config, journal, spool, self._cache, self._remote, self._connection, self._kernel, clock, log
+            config,
+            journal,
+            spool,
+            self._cache,
+            self._remote,
+            self._connection,
+            self._kernel,
+            clock,
+            log,
+            self._known,
         )
         self._uploader = Uploader(
             journal,
@@ -245,6 +251,7 @@ class Daemon:
                 for task in (self._stop_on_signal, self._connection.run, self._uploader.run, self._following.run):
                     nursery.start_soon(task)
                 nursery.start_soon(self._filesystem.arrivals.run)
+                nursery.start_soon(self._filesystem.listings.keep_known)
                 nursery.start_soon(self._filesystem.contents.run)
                 nursery.start_soon(self._providers.run)
                 nursery.start_soon(self._upkeep.run)
@@ -257,6 +264,8 @@ class Daemon:
         finally:
             self._kernel.close()
             session.close(unmount=clean)
+            self._filesystem.listings.keep_now()
+            self._known.close()
             self._cache.close()
             with trio.CancelScope(shield=True), suppress(RemoteError):
                 await self._remote.aclose()

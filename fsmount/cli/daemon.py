@@ -156,7 +156,20 @@ def _await_ready(reader: int, deadline: float, patience: float, log: str) -> int
 def warn(warning: str) -> None:
     """Says on stderr what a person has to know of a mount that was made all the same; nothing where that is empty."""
     if warning:
-        print(f"fsmount: warning: {escape(warning)}", file=sys.stderr)
+        offer(2, f"fsmount: warning: {escape(warning)}\n")
+
+
+def offer(descriptor: int, text: str) -> None:
+    """Writes to a standard stream what a mount says of itself, unless nobody takes it: a reader that stopped or left
+    must not hold up or end a mount that runs.
+    """
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLOUT)
+        if any(events & select.POLLOUT for _, events in poll.poll(0)):
+            os.write(descriptor, text.encode(errors="replace")[: select.PIPE_BUF])
+    except OSError:
+        return
 
 
 def _end(pid: int) -> None:

@@ -16,7 +16,7 @@ import click
 from msgspec.structs import replace
 
 from fsmount.cli.checks import check_apart, check_machine, check_mountpoint
-from fsmount.cli.daemon import Ready, launch, warn
+from fsmount.cli.daemon import Ready, launch, offer, warn
 from fsmount.cli.fstab import PREFIX
 from fsmount.cli.options import Options, mount_options
 from fsmount.cli.precedence import MountCommand, absolute, here
@@ -191,7 +191,7 @@ def _in_foreground(config: Config, again: Callable[[], Config]) -> int:
 
     def ready(warning: str) -> None:
         warn(warning)
-        _tell(config, os.getpid())
+        offer(1, _made(config, os.getpid()))
 
     return run(config, ready, again)
 
@@ -203,15 +203,16 @@ def _in_background(config: Config, again: Callable[[], Config]) -> int:
         return run(config, ready, again)
 
     pid = launch(serve, patience=config.timeout + _GRACE, log=str(config.log_file))
-    _tell(config, pid)
+    click.echo(_made(config, pid), nl=False)
     return 0
 
 
-def _tell(config: Config, pid: int) -> None:
+def _made(config: Config, pid: int) -> str:
+    """What the command says of the mount that it made."""
     lines = [
         f"mounted {config.remote} at {config.mountpoint}",
         f"state {config.state_dir}",
         f"log {config.log_file}",
         f"pid {pid}",
     ]
-    click.echo("\n".join(escape(line) for line in lines))
+    return "".join(f"{escape(line)}\n" for line in lines)

@@ -20,6 +20,7 @@ from fsmount.journal.reserve import Reserve
 from fsmount.journal.wal import goes_on
 
 _KEEP = "keep the file: it may hold unsent writes; move the state directory aside to start without it"
+_PERMIT = "make it, and its directory, readable and writable for you"
 _NOT_ALLOWED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH)
 
 
@@ -47,6 +48,8 @@ class Database:
             self._begin(path, known=known)
 
     def _begin(self, path: Path, *, known: bool) -> None:
+        if path.exists() and not os.access(path, os.R_OK | os.W_OK):
+            raise MachineLacks(f"the journal {path} cannot be opened: permission denied", hint=_PERMIT)
         try:
             found, self.lost_commits = _looked_at(path) if path.exists() else (0, False)
             if found > SCHEMA_VERSION:
@@ -193,8 +196,7 @@ def _unreadable(path: Path, error: sqlite3.Error) -> FsmountError:
             hint="unmount it there, or end that program",
         )
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_ALLOWED:
-        hint = "make it, and its directory, readable and writable for you"
-        return MachineLacks(f"the journal {path} cannot be opened: {error}", hint=hint)
+        return MachineLacks(f"the journal {path} cannot be opened: {error}", hint=_PERMIT)
     return JournalDamaged(f"the journal {path} cannot be read: {error}", hint=_KEEP)
 
 

@@ -9,7 +9,7 @@ from fsmount.ports.around import Commands, Details, EventLog, Facts, KernelCache
 from fsmount.ports.clock import Clock
 from fsmount.ports.journal import Attributes, Journal
 from fsmount.ports.remote import Remote, Upload
-from fsmount.ports.stores import Cache, Draft, Source, Spool
+from fsmount.ports.stores import Cache, Draft, KnownListings, Source, Spool
 
 __all__ = [
     "Attributes",
@@ -22,6 +22,7 @@ __all__ = [
     "Facts",
     "Journal",
     "KernelCache",
+    "KnownListings",
     "LogFile",
     "Overlay",
     "ReadableLog",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
-from fsmount.model import Body, Chunk, Digest, DraftId, RemotePath
+from fsmount.model import Body, Chunk, Digest, DraftId, Entry, RemotePath
 
 
 class Source(Protocol):
@@ -85,6 +85,23 @@ class Spool(Protocol):
 
     @property
     def limit(self) -> int: ...
+
+
+class KnownListings(Protocol):
+    """What the remote's directories held when they were last listed, over restarts. Never raises; losing it loses
+    nothing.
+    """
+
+    def has(self, directory: RemotePath) -> bool:
+        """Whether ``recall`` is likely to give something."""
+        ...
+
+    def recall(self, directory: RemotePath) -> tuple[list[Entry], float] | None:
+        """The entries and when they were true (UTC epoch seconds)."""
+        ...
+
+    def keep(self, listings: Mapping[RemotePath, Sequence[Entry]], at: float) -> None:
+        """Replaces what is known of these directories; blocks: call it in a thread."""
 
 
 class Cache(Protocol):

@@ -14,7 +14,7 @@ from fsmount.config import Config
 from fsmount.connection import Connection
 from fsmount.errors import FileError
 from fsmount.model import ABSENT, Kind, LocalNode, RemotePath, join
-from fsmount.ports import Cache, Clock, EventLog, KernelCache, Remote, Spool
+from fsmount.ports import Cache, Clock, EventLog, KernelCache, KnownListings, Remote, Spool
 from fsmount.vfs.arrivals import Arrivals
 from fsmount.vfs.contents import Contents
 from fsmount.vfs.deliveries import Deliveries
@@ -40,7 +40,7 @@ class Filesystem:
 
     def __init__(  # noqa: PLR0913, PLR0917 - every port that a part of it needs
         self, config: Config, ledger: Ledger, spool: Spool, cache: Cache, remote: Remote, connection: Connection,
-        kernel: KernelCache, clock: Clock, log: EventLog,
+        kernel: KernelCache, clock: Clock, log: EventLog, known: KnownListings | None = None,
     ) -> None:  # fmt: skip
         self._config = config
         self._ledger = ledger
@@ -49,7 +49,7 @@ class Filesystem:
         self._kernel = kernel
         self._clock = clock
         self._log = log
-        self.listings = Listings(remote, connection, clock, config.attr_ttl, config.timeout / 2)
+        self.listings = Listings(remote, connection, clock, config.attr_ttl, config.timeout / 2, known)
         self.contents = Contents(remote, cache, connection, log)
         self.tree = Tree(config, ledger, self.listings, self.contents, spool, clock)
         self.deliveries = Deliveries(ledger)

@@ -12,18 +12,19 @@ what did not change is current.
 from __future__ import annotations
 
 from collections import OrderedDict
-from contextlib import suppress
 
 import trio
 
 from fsmount.connection import Connection
 from fsmount.errors import RemoteError, Unreachable
 from fsmount.model import ROOT, ConnectionState, Entry, Feed, Kind, RemotePath, ancestors, is_below, name_of, parent_of
-from fsmount.ports import Clock, Remote
+from fsmount.ports import Clock, KnownListings, Remote
 
 MAX_ENTRIES = 400_000
 """Entries held in memory; whole directories that were not looked at for longest go first."""
 
+KEEP = 3.0
+"""Seconds that a listing may change before it is written down."""
 BURST = 60.0
 """Seconds in which deletes count together."""
 SMALL = 10
@@ -62,10 +63,22 @@ NOTHING = Listing({}, 0.0, 0.0)
 class Listings:
     """The remote's side of the tree. ``ttl`` seconds without a change feed; with one, until it reports a change.
 
-    ``patience`` seconds of silence are enough to serve an expired listing instead.
+    ``patience`` seconds of silence are enough to serve an expired listing instead, also one of a former run, which
+    ``known`` has.
     """
 
-    def __init__(self, remote: Remote, connection: Connection, clock: Clock, ttl: float, patience: float) -> None:
+    def __init__(
+        self,
+        remote: Remote,
+        connection: Connection,
+        clock: Clock,
+        ttl: float,
+        patience: float,
+        known: KnownListings | None = None,
+    ) -> None:
+        self._known = known
+        self._unkept: set[RemotePath] = set()
+        self._to_keep = trio.Event()
         self._remote = remote
         self._connection = connection
         self._clock = clock
@@ -109,14 +122,61 @@ class Listings:
             return current
         old = self._held.get(directory)
         if self._connection.state is ConnectionState.OFFLINE:
+            old = old or self._recalled(directory)
             if old is None:
                 raise Unreachable("the remote cannot be reached")
             return old
+        if old is None and not (self._known is not None and self._known.has(directory)):
+            return await self._ask_anew(directory, name)
+        with trio.move_on_after(self._patience):
+            try:
+                return await self._ask_anew(directory, name)
+            except Unreachable:
+                pass
+            except RemoteError:
+                # A refusal speaks against what only a former run has seen.
+                if old is None:
+                    raise
+        old = old or self._recalled(directory)
         if old is None:
-            return await self._ask_anew(directory, name)
-        with trio.move_on_after(self._patience), suppress(RemoteError):
-            return await self._ask_anew(directory, name)
+            raise Unreachable("the remote does not answer", timed_out=True)
         return old
+
+    def _recalled(self, directory: RemotePath) -> Listing | None:
+        """What a former run knew of a directory that this one has not seen: expired, and as old as it is."""
+        found = None if self._known is None else self._known.recall(directory)
+        if found is None:
+            return None
+        entries, at = found
+        now = self._clock.monotonic()
+        confirmed_at = now - max(0.0, self._clock.now() - at) - 1.0
+        listing = Listing({name_of(entry.path): entry for entry in entries}, confirmed_at, now - 0.5)
+        self._hold(directory, listing)
+        self._unkept.discard(directory)
+        return listing
+
+    async def keep_known(self) -> None:
+        """For ever: writes down what was learned, a while after."""
+        while self._known is not None:
+            await self._to_keep.wait()
+            await trio.sleep(KEEP)
+            listings = self._taken()
+            await trio.to_thread.run_sync(self._known.keep, listings, self._clock.now())
+
+    def keep_now(self) -> None:
+        """At the end: what was not written down yet. Blocks."""
+        if self._known is not None and self._unkept:
+            self._known.keep(self._taken(), self._clock.now())
+
+    def _taken(self) -> dict[RemotePath, list[Entry]]:
+        taken, self._unkept = self._unkept, set()
+        self._to_keep = trio.Event()
+        return {name: list(self._held[name].entries.values()) for name in taken if name in self._held}
+
+    def _note(self, directory: RemotePath) -> None:
+        """What is held of the directory is not what was written down."""
+        self._unkept.add(directory)
+        self._to_keep.set()
 
     async def _ask_anew(self, directory: RemotePath, name: str | None) -> Listing:
         """A request that is under way serves if nothing is known to have changed since it began."""
@@ -188,6 +248,7 @@ class Listings:
         self._entries += len(listing.entries) - (len(before.entries) if before is not None else 0)
         self._files += _files_in(listing) - _files_in(before)
         self._held[directory] = listing
+        self._note(directory)
         while self._entries > MAX_ENTRIES and len(self._held) > 1:
             _, dropped = self._held.popitem(last=False)
             self._entries -= len(dropped.entries)
@@ -240,6 +301,7 @@ class Listings:
                 self._directory_may_vanish(parent_of(path))
             return
         before = listing.entries.pop(name_of(path), None)
+        self._note(parent_of(path))
         if entry is not None:
             listing.entries[name_of(path)] = entry
         self._entries += (entry is not None) - (before is not None)

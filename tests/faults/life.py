@@ -108,9 +108,9 @@ class Life:
         while True:
             await changed.wait()
             await trio.sleep(SWEEP)
-            leaving = self.journal.leaving()
-            self.journal.durable()
-            remove_released(leaving, self.journal, self.spool)
+            if leaving := self.journal.leaving():
+                self.journal.durable()
+                remove_released(leaving, self.journal, self.spool)
 
     def end(self) -> None:
         """The process is gone, and the journal's files are as it left them: closing would tidy them up."""

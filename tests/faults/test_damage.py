@@ -6,12 +6,18 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.support.mount import Mount, until
+from fsmount.clock import SystemClock
+from fsmount.journal import open_journal
+from fsmount.model import Timing
+from fsmount.spool import FileSpool
+from fsmount.statedir import StateDirectory
+from tests.support.mount import FSMOUNT, Mount, until
 from tests.support.ops import letters, ops
 from tests.support.server import RelayServer, serving
 
@@ -124,6 +130,29 @@ def test_damaged_and_missing_bodies_concern_their_ops_alone(mount: Mount) -> Non
     assert "corrupt-spool" in mount.log()
     assert mount.server.get("/desk/1.txt") is None
     mount.server.delete("/desk/3.txt")
+
+
+UNPRIVILEGED = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "--inh-caps", "-dac_override")
+"""For root: the modes of its own files bind it as they do everybody."""
+
+
+@pytest.mark.parametrize("name", ["journal.db", "remote.json", "lock", "spool", "spool/drafts", "spool/bodies/00"])
+def test_what_may_not_be_read_is_named_and_stays(tmp_path: Path, name: str) -> None:
+    state = StateDirectory(tmp_path / "state").create()
+    state.claim_for("relayfile+http://127.0.0.1:9/w", "1")
+    state.lock()
+    state.unlock()
+    open_journal(state.journal, SystemClock(), Timing(settle=0, max_settle=0, delete_settle=0, open_settle=0)).close()
+    FileSpool(state.spool)
+    place = state.path / name
+    place.chmod(0o400 if name == "journal.db" else 0)
+    as_everybody = UNPRIVILEGED if os.getuid() == 0 else ()
+    listing = [*as_everybody, *FSMOUNT, "writeback", "list", "--state-dir", str(state.path)]
+    done = subprocess.run(listing, capture_output=True, text=True, check=False, timeout=20)
+    place.chmod(0o700)
+    assert done.returncode == 7, done.stderr
+    assert str(state.path) in done.stderr
+    assert "ermission denied" in done.stderr
 
 
 def test_a_state_directory_that_is_removed_under_a_mount_is_told(mount: Mount) -> None:

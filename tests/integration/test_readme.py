@@ -51,6 +51,13 @@ def test_the_table_of_relay_is_the_tree(mount: Mount) -> None:
     assert told == set(mount.out("ls -A $MOUNT/.relay").split())
 
 
+def test_every_promise_names_tests_that_there_are() -> None:
+    table = section("What is promised").strip().split("\n\n")[0].splitlines()[2:]
+    named = [re.findall(r"`((?:integration|faults)/\w+\.py)`", row.split("|")[3]) for row in table]
+    assert all(named)
+    assert all((ROOT / "tests" / file).is_file() for row in named for file in row)
+
+
 def test_every_reason_and_errno_of_the_readme_is_one() -> None:
     import errno
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
 import trio.testing
 
+from fsmount.cache import KnownListings
 from fsmount.connection import Connection
+from fsmount.errors import Refusal, Unreachable
 from fsmount.model import ROOT, Entry, Feed, Kind, RemotePath, Revision
 from fsmount.vfs.listings import Listings
 from tests.support.clock import ManualClock
@@ -17,13 +21,13 @@ from tests.support.notes import Notes
 class Known:
     """Listings of a remote with a live feed."""
 
-    def __init__(self) -> None:
+    def __init__(self, known: KnownListings | None = None) -> None:
         self.clock = ManualClock()
         self.remote = FakeRemote()
         self.remote.write("/old/file", b"x")
         connection = Connection(self.remote, self.clock, Notes())
         connection.feed = Feed.POLLING
-        self.listings = Listings(self.remote, connection, self.clock, 5.0, 10.0)
+        self.listings = Listings(self.remote, connection, self.clock, 5.0, 10.0, known)
 
     async def names(self, directory: str) -> list[str]:
         return sorted((await self.listings.directory(RemotePath(directory))).entries)
@@ -204,3 +208,27 @@ async def test_a_request_that_began_before_a_change_serves_nobody_who_knows_of_i
         await trio.testing.wait_all_tasks_blocked()
         gate.set()
     assert known.requests == 3, "the first, the one that was under way, and one more for both who knew"
+
+
+async def test_what_a_former_run_knew_is_served_where_there_is_no_answer_and_only_there(tmp_path: Path) -> None:
+    store = KnownListings(tmp_path, "remote")
+    before = Known(store)
+    await before.names("/old")
+    before.listings.keep_now()
+
+    offline = Known(store)
+    offline.remote.online = False
+    assert await offline.names("/old") == ["file"]
+    held = offline.listings.held(RemotePath("/old"))
+    assert held is not None
+    assert held.confirmed_at < offline.clock.monotonic(), "it is as old as it is"
+    with pytest.raises(Unreachable):
+        await offline.names("/never-listed")
+    offline.remote.online = True
+    offline.remote.write("/old/new", b"x")
+    assert await offline.names("/old") == ["file", "new"]
+
+    refused = Known(store)
+    refused.remote.authorized = False
+    with pytest.raises(Refusal):
+        await refused.names("/old")
