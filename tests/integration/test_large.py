@@ -144,6 +144,25 @@ def test_a_cap_smaller_than_any_batch_stops_only_what_does_not_fit(tmp_path: Pat
         until(lambda: len(server.tree()) == 30, "the others are delivered", 30)
 
 
+def test_without_sizes_a_small_directory_is_measured_by_one_request_and_a_large_one_file_by_file(
+    tmp_path: Path,
+) -> None:
+    with serving(tmp_path / "plain", extensions=False) as server:
+        server.put_many({f"/small/{number}": "x" * number for number in range(20)})
+        server.put("/small/deep/binary", bytes(300))
+        for number in range(11):
+            server.put(f"/large/{number}", "x" * 800_000)
+        with Mount(tmp_path, server) as mount:
+            before = len(server.requests())
+            assert mount.out("cd $MOUNT; stat -c %s small/7 small/deep/binary; ls -l small | wc -l") == "7\n300\n22\n"
+            assert mount.out("cat $MOUNT/small/*[0-9] | wc -c") == f"{sum(range(20))}\n"
+            assert mount.out("ls -l $MOUNT/large | awk '{s += $5} END {print s}'") == "8800000\n"
+            asked = server.requests()[before:]
+            assert len([line for line in asked if "/fs/export" in line]) == 1
+            assert len([line for line in asked if "/fs/file" in line and "/small" in line]) <= 2, "single stats"
+            assert len([line for line in asked if "/fs/file" in line and "/large" in line]) == 11
+
+
 def test_a_revision_that_is_used_again_with_other_content_is_seen(tmp_path: Path) -> None:
     with serving(tmp_path / "first") as server, Mount(tmp_path, server) as mount:
         assert server.put("/f", "one") == "rev_1"
