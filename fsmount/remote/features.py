@@ -20,6 +20,11 @@ class Features:
         self._client = client
         self._known = known
 
+    @property
+    def are_known(self) -> bool:
+        """Whether the server was ever asked, so that what is not in here is known to be missing."""
+        return self._known is not None
+
     def __contains__(self, name: str) -> bool:
         """Whether the server is known to have it."""
         return self._known is not None and name in self._known

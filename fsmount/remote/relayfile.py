@@ -111,7 +111,8 @@ class RelayfileRemote:
             feed=True,
             exact_sizes=BYTE_SIZE in self._features,
             max_batch_bytes=self._cap.max_batch_bytes,
-            size_limit=None if has_raw else self._cap.size_limit,
+            # Of a server that was never asked, as after a start without a network, no limit is known.
+            size_limit=self._cap.size_limit if self._features.are_known and not has_raw else None,
             trims_names=True,
         )
 

@@ -168,6 +168,13 @@ async def test_where_the_route_is_gone_files_go_as_any_server_takes_them(tmp_pat
     ]  # fmt: skip
 
 
+async def test_of_a_server_that_was_never_asked_no_limit_is_known(tmp_path: Path) -> None:
+    credentials = Credentials(token_file=tmp_path / "token")
+    url = parse_remote("relayfile+http://127.0.0.1:1/w")
+    async with RelayfileRemote(url, credentials, timeout=1, log=Notes()) as remote:
+        assert remote.capabilities.size_limit is None
+
+
 async def test_a_file_that_is_gone_stays_gone(tmp_path: Path) -> None:
     async with answered(routed({"GET /health": HEALTH}), tmp_path) as (remote, server):
         with pytest.raises(Refusal) as caught:
