@@ -22,8 +22,10 @@ from fsmount.ports import Cache, Draft, EventLog, Remote, Source
 from fsmount.vfs.patience import progressed
 from fsmount.vfs.shown import AtRemote
 
-BLOCK = 4 * 1024 * 1024
-"""Bytes asked for at once where the remote has ranges."""
+BLOCK = 2 * 1024 * 1024
+"""Bytes asked for at once where the remote has ranges. Two are under way for each reader, each for a moment twice in
+memory: longer ones would cost more of it than they save.
+"""
 SUBTREE = 8 * 1024 * 1024
 """Bytes that a subtree may hold to be fetched in one request."""
 HELD = 2 * BLOCK
