@@ -68,7 +68,7 @@ def test_a_file_larger_than_the_cache_is_not_fetched_again_and_again(
     with Mount(tmp_path, server, "--cache-limit", "8M") as mount:
         mount.sh(f"cmp {large} $MOUNT/large", timeout=60)
         status = mount.status()
-        assert status["counters"]["bytesDown"] < SIZE * 1.1
+        assert status["counters"]["bytesDown"] < SIZE * 1.25, "not a block for each of the kernel's requests"
         assert status["cache"]["bytes"] <= 8 * MEBIBYTE
 
 
