@@ -29,8 +29,8 @@ memory: longer ones would cost more of it than they save.
 SUBTREE = 8 * 1024 * 1024
 """Bytes that a subtree may hold to be fetched in one request."""
 HELD = 3 * BLOCK
-"""Bytes of lately fetched blocks in memory, for a reader of what the cache does not keep: the one that it reads, the one
-ahead, and the one before, of which the kernel may still want some.
+"""Bytes of lately fetched blocks in memory, for a reader of what the cache does not keep: the one that it reads, the
+one ahead, and the one before, of which the kernel may still want some.
 """
 READERS = 64
 """Files of which it is remembered where they were read last."""
