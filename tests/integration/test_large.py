@@ -166,6 +166,8 @@ def test_without_sizes_a_small_directory_is_measured_by_one_request_and_a_large_
 def test_a_revision_that_is_used_again_with_other_content_is_seen(tmp_path: Path) -> None:
     with serving(tmp_path / "first") as server, Mount(tmp_path, server) as mount:
         assert server.put("/f", "one") == "rev_1"
+        server.put("/g", "later, so that the new server's feed ends before this one's")
+        until(lambda: mount.sh("ls $MOUNT/g", check=False).returncode == 0, "the feed has told")
         assert mount.out("cat $MOUNT/f") == "one"
         server.stop()
         anew = RelayServer(tmp_path / "second")
