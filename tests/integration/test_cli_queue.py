@@ -301,7 +301,7 @@ def test_watching_on_a_terminal_draws_over(mount: Mount) -> None:
 
 def test_no_color_means_plain_on_a_terminal_too(mount: Mount, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(mount.environment, "NO_COLOR", "1")
-    mount.server.rules("PUT /plain delay=1s\n")
+    mount.server.rules("PUT /plain delay=4s\n")
     mount.sh("echo a > $MOUNT/plain")
     with running(mount, "writeback", "status", "--watch", terminal=True) as (_, reader):
         seen = read_until(reader, b"queue     0 pending, 1 sending")

@@ -184,7 +184,7 @@ def test_waiting_for_many(mount: Mount) -> None:
 
 def test_waiting_names_what_will_not_get_there(mount: Mount) -> None:
     (older,) = refused(mount, "old.json")
-    mount.server.rules('PUT /github/new.json 422 {"message":"no"}\nPUT /github/** delay=1s\n')
+    mount.server.rules('PUT /github/new.json delay=3s 422 {"message":"no"}\nPUT /github/** delay=3s\n')
     mount.sh("echo n > $MOUNT/github/new.json; echo g > $MOUNT/github/good.json")
     done = mount.fsmount("wait")
     assert done.returncode == 1, done

@@ -137,9 +137,12 @@ def test_learning_of_changes_is_told_again_after_a_poll_failed(mount: Mount) -> 
 
 def test_a_rotated_credential_is_taken_at_once(mount: Mount, token: Path) -> None:
     reading = mount.server.sign(scopes=["fs:read"], sub="reads only")
+    ctl(mount, "pause")
+    mount.sh("echo mine > $MOUNT/desk/f.txt")
     token.write_text(f"{reading}\n")
     hang_up(mount)
-    mount.sh("echo mine > $MOUNT/desk/f.txt")
+    assert "Read-only" in mount.sh("echo more > $MOUNT/desk/f.txt", check=False).stderr
+    ctl(mount, "resume")
     assert mount.dead_letter()["reason"] == "forbidden", "the new credential may not write"
     token.write_text(f"{mount.server.token}\n")
     hang_up(mount)

@@ -68,7 +68,7 @@ def test_pieces_of_a_large_file(place: Place) -> None:
         LARGE[o : o + n].hex() for o, n in ((699_990, 100), (4095, 2), (0, 1), (716_800, 10), (900_000, 10))
     ]
     assert said[5] == f"{len(LARGE)} {LARGE[350_000:350_016].hex()}"
-    assert len(place.requests("GET", "/fs/file", "/large ")) == 1
+    assert len(place.requests("GET", "/fs/", "/large ")) == 1
 
 
 def test_the_time_is_the_remotes(place: Place) -> None:
