@@ -21,7 +21,8 @@ class Loop:
 
     def __init__(self) -> None:
         self.clock = MockClock()
-        self._threaded, trio.to_thread.run_sync = trio.to_thread.run_sync, _at_once
+        self._threaded = trio.to_thread.run_sync
+        trio.to_thread.run_sync = _at_once  # type: ignore[assignment]
         self._ready = threading.Event()
         self._thread = threading.Thread(target=trio.run, args=(self._main,), kwargs={"clock": self.clock}, daemon=True)
         self._thread.start()

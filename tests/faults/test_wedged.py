@@ -1,4 +1,4 @@
-"""A daemon that was killed and cannot end, because the kernel holds one of its threads up, is freed by the next mount."""
+"""A daemon that was killed and cannot end, because the kernel holds up one of its threads."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def mount(tmp_path: Path, relay_server: RelayServer) -> Iterator[Mount]:
         yield made
 
 
-def test_the_next_mount_frees_it(mount: Mount) -> None:
+def test_the_next_mount_frees_all_that_wait(mount: Mount) -> None:
     holder = StateDirectory(mount.state).holder()
     assert holder is not None
     mount.out("ls $MOUNT")

@@ -75,6 +75,7 @@ class Torture:
             planted(self.mount, plant)
         self.seen: Counter[str] = Counter()
         self.starts: list[float] = []
+        self.stuck: set[int] = set()
         self.writers: list[subprocess.Popen[bytes]] = []
 
     def run(self, seconds: float) -> None:
@@ -148,8 +149,14 @@ class Torture:
         starting.wait(30)
 
     def _holder(self) -> int:
-        """The pid of the daemon that has the state directory; 0 if none has it, or did not say so yet."""
+        """The pid of the daemon that has the state directory; 0 if none has it, or did not say so yet.
+
+        One that was killed and cannot end is left to the next mount, and counted.
+        """
         holder = StateDirectory(self.mount.state).holder()
+        if holder is not None and holder.ended:
+            self.stuck.add(holder.pid)
+            return 0
         return 0 if holder is None else holder.pid
 
     def _mounting(self) -> Sequence[str]:
@@ -198,6 +205,7 @@ class Torture:
     def report(self) -> str:
         counts = "\n".join(f"  {number:7} {what}" for what, number in sorted(self.seen.items()))
         starts = sorted(self.starts)
+        counts += f"\n  {len(self.stuck):7} killed daemons seen while they ended or could not"
         return (
             f"seed {self.seed}\n{counts}\n  {len(starts):7} mounts, ready after {statistics.median(starts):.2f} s"
             f" (median), {starts[-1]:.2f} s (longest)"
