@@ -28,7 +28,7 @@ from tests.faults.remote import FaultyRemote, cut, lost, refused, unanswered
 from tests.support.fake_remote import Fault
 from tests.support.trio_clock import TrioClock
 
-EXAMPLES = int(os.environ.get("FSMOUNT_MACHINE_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FSMOUNT_MACHINE_EXAMPLES", "120"))
 TIMEOUT = 30.0
 """Of one system call, as a mount has it."""
 DIRECTORIES = ("/a", "/b")
@@ -45,10 +45,10 @@ number = st.integers(min_value=0, max_value=9)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def seen(memory: Path) -> Iterator[None]:
     """A run in which nothing was written, nothing crashed or no fault struck has shown nothing."""
     SEEN.clear()
-    FilesystemMachine.folder = tmp_path_factory.mktemp("machine")
+    FilesystemMachine.folder = memory
     yield
     print(f"\nstate machine: {dict(SEEN)}")
     assert all(SEEN[what] > 0 for what in ("acknowledged writes", "crashes", "faults", "foreign writes")), dict(SEEN)
