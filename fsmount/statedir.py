@@ -61,6 +61,12 @@ class Holder(Struct, frozen=True, kw_only=True, rename="camel"):
         return began == self.began if self.boot else _at(began) <= self.started_at + _CLOCK_SLACK
 
     @property
+    def ended(self) -> bool:
+        """Whether it has ended but for a thread that the kernel holds up: proc_pid_stat(5) calls it a zombie."""
+        stat = _stat(self.pid) if self.here else None
+        return stat is not None and stat[0] == "Z" and self.boot == _boot() and int(stat[19]) == self.began
+
+    @property
     def advice(self) -> str:
         """What to do about a lock that another host, another container or nobody knows who holds."""
         break_it = "if that one is gone for good, fsmount mount --break-lock takes its lock"
@@ -394,10 +400,15 @@ def _is_remote(path: Path) -> bool:
 
 def _began(pid: int) -> int | None:
     """When a program here began, in clock ticks since the boot; None if there is none. See proc_pid_stat(5)."""
+    stat = _stat(pid)
+    return None if stat is None or stat[0] == "Z" else int(stat[19])
+
+
+def _stat(pid: int) -> list[str] | None:
+    """The words of its /proc/PID/stat from the state on; None where there is no such program."""
     try:
-        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
-        return None if stat[0] == "Z" else int(stat[19])
-    except (OSError, ValueError, IndexError):
+        return Path(f"/proc/{pid}/stat").read_text(errors="replace").rpartition(")")[2].split()
+    except OSError:
         return None
 
 

@@ -11,16 +11,22 @@ import re
 import shlex
 import shutil
 import stat
+import subprocess
+import time
 from pathlib import Path
 
 from fsmount import registry
 from fsmount.cli.child import in_child
 from fsmount.cli.target import Target, resolve
-from fsmount.errors import MachineLacks, StateError, UsageError
+from fsmount.errors import MachineLacks, StateError, TimedOut, UsageError
 from fsmount.mounttable import MountLine, is_within, mounted_at
 
 DEVICE = Path("/dev/fuse")
 FUSE_CONF = Path("/etc/fuse.conf")
+CONNECTIONS = Path("/sys/fs/fuse/connections")
+"""https://docs.kernel.org/filesystems/fuse.html#control-filesystem"""
+_FREED = 3.0
+"""Seconds that a daemon may take to end once nothing holds it up."""
 _CHOOSE = "give the path of an existing empty directory"
 
 
@@ -58,7 +64,7 @@ def check_mountpoint(text: str, *, nonempty: bool) -> Path:
     if not text:
         raise UsageError("the mount point is empty", hint=_CHOOSE)
     try:
-        path = resolve(os.path.abspath(text))
+        path = _resolved(os.path.abspath(text))
     except OSError as error:
         raise UsageError(f"the mount point {text} cannot be used: {error.strerror}", hint=_CHOOSE) from error
     try:
@@ -78,6 +84,13 @@ def check_mountpoint(text: str, *, nonempty: bool) -> Path:
     return Path(path)
 
 
+def _resolved(path: str) -> str:
+    """The path without links; a mount that is right there, and may hang, is not asked."""
+    above, name = os.path.split(path)
+    here = os.path.join(resolve(above), name)
+    return here if mounted_at(here) is not None else resolve(path)
+
+
 def _check_dead(path: str, line: MountLine) -> None:
     """Returns if the mount of ours at ``path`` has lost its daemon."""
     known = registry.at(path)
@@ -87,6 +100,10 @@ def _check_dead(path: str, line: MountLine) -> None:
         in_child(
             lambda: str(os.statvfs(path).f_bsize).encode(), what=f"the mount at {path}", hint=target.whom_to_look_at()
         )
+    except TimedOut:
+        if _freed(target, line):
+            return
+        raise
     except OSError as error:
         if error.errno in (errno.ENOTCONN, errno.ECONNABORTED):
             return
@@ -96,6 +113,31 @@ def _check_dead(path: str, line: MountLine) -> None:
     holder = target.holder()
     by = f" by {holder}" if holder else ""
     raise StateError(f"{line.source} is mounted at {path} already{by}", hint=f"fsmount umount {shlex.quote(path)}")
+
+
+def _freed(target: Target, line: MountLine) -> bool:
+    """Ends what a daemon left that was killed while the kernel held one of its threads up; whether that freed all.
+
+    Such a thread waits for the lock of a directory, whose holder waits for the daemon: neither ever ends by itself.
+    """
+    holder = target.holder()
+    if holder is None or not holder.ended:
+        return False
+    _abort(line)
+    deadline = time.monotonic() + _FREED
+    while target.holder() is not None and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return target.holder() is None
+
+
+def _abort(line: MountLine) -> None:
+    """Ends a connection with all that waits on it: by the control filesystem, else, where nobody mounted that, by force
+    (umount2(2): MNT_FORCE), which takes root.
+    """
+    try:
+        (CONNECTIONS / str(line.minor) / "abort").write_text("1")
+    except OSError:
+        subprocess.run(["umount", "-f", line.mountpoint], capture_output=True, check=False)
 
 
 def _check_directory(path: str, *, nonempty: bool) -> None:

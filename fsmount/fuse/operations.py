@@ -15,12 +15,11 @@ from collections.abc import Callable, Sequence
 import pyfuse3
 import trio
 
-from fsmount.errors import FileError, RemoteError
+from fsmount.errors import FileError
 from fsmount.fuse.attributes import absent, entry_attributes
 from fsmount.fuse.beside import Beside
 from fsmount.fuse.deadline import handler, in_directory, within
 from fsmount.fuse.directory import Directory
-from fsmount.fuse.errno import errno_of
 from fsmount.fuse.names import decoded, encoded
 from fsmount.fuse.notifier import KernelNotifier
 from fsmount.model import Attr, Ino
@@ -33,10 +32,6 @@ from fsmount.vfs.shown import Shown
 
 RENAME_NOREPLACE = 1
 RENAME_EXCHANGE = 2
-AGAIN = 1.0
-"""Seconds for which a read that failed is answered alike at once: after a failed readahead the kernel asks for the same
-page again.
-"""
 READY = select.POLLIN | select.POLLRDNORM | select.POLLOUT | select.POLLWRNORM
 """What poll(2) tells of a regular file."""
 SYNC_TIMEOUTS = 4
@@ -58,7 +53,6 @@ class Operations(Beside):
         self._state_dir = state_dir
         self._directories: dict[int, Directory] = {}
         self._next_directory = 1
-        self._failed_reads: dict[int, tuple[float, int]] = {}
 
     # attributes
 
@@ -278,17 +272,7 @@ class Operations(Beside):
     async def read(self, fh: int, off: int, size: int) -> bytes:
         if fh >= CONTROL:
             return self._control.read(fh - CONTROL, off, size)
-        failed = self._failed_reads.get(fh)
-        if failed is not None and self._clock.monotonic() < failed[0]:
-            raise pyfuse3.FUSEError(failed[1])
-        try:
-            return await self._files.read(fh, off, size)
-        except trio.Cancelled:
-            self._failed_reads[fh] = (self._clock.monotonic() + AGAIN, errno.ETIMEDOUT)
-            raise
-        except RemoteError as error:
-            self._failed_reads[fh] = (self._clock.monotonic() + AGAIN, errno_of(error) or errno.EIO)
-            raise
+        return await self._files.read(fh, off, size)
 
     @handler
     async def write(self, fh: int, off: int, buf: bytes) -> int:
@@ -321,7 +305,6 @@ class Operations(Beside):
         if fh >= CONTROL:
             self._control.release(fh - CONTROL)
             return
-        self._failed_reads.pop(fh, None)
         await self._files.release(fh)
 
     @handler

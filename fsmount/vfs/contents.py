@@ -36,6 +36,8 @@ READERS = 64
 """Files of which it is remembered where they were read last."""
 AHEAD = 4
 """Blocks that may be fetched ahead of their readers at once."""
+AGAIN = 1.0
+"""Seconds for which a request that failed is answered alike at once."""
 
 
 class Contents:
@@ -47,6 +49,8 @@ class Contents:
         self._connection = connection
         self._log = log
         self._under_way: dict[tuple[AtRemote, int], _Fetch] = {}
+        self._failed: OrderedDict[tuple[AtRemote, int], tuple[float, Exception]] = OrderedDict()
+        """What was not had: until when (trio's clock) that is the answer, and why; the oldest first."""
         self._recent = _Recent()
         self._read_last: OrderedDict[AtRemote, int] = OrderedDict()
         self._wanted: list[tuple[AtRemote, int]] = []
@@ -169,13 +173,22 @@ class Contents:
         ranges = self._remote.capabilities.ranges
         start = offset // BLOCK * BLOCK if ranges else 0
         key = (at, start)
+        self._refuse_again(key)
         fetch = self._under_way.get(key)
         if fetch is None:
             fetch = self._under_way[key] = _Fetch()
+            began = trio.current_time()
             try:
                 fetch.chunk = await self._ask(at, start, max(BLOCK, offset + size - start))
             except (RemoteError, FileError) as error:
                 fetch.error = error
+                if isinstance(error, RemoteError):
+                    self._failed[key] = (trio.current_time() + AGAIN, error)
+                raise
+            except trio.Cancelled:
+                if trio.current_time() - began >= AGAIN:
+                    silence = FileError(errno.ETIMEDOUT, f"{at.path}: the remote did not answer in time")
+                    self._failed[key] = (trio.current_time() + AGAIN, silence)
                 raise
             finally:
                 del self._under_way[key]
@@ -187,6 +200,17 @@ class Contents:
         if fetch.error is not None:
             raise fetch.error
         return await self._fetch(at, offset, size)
+
+    def _refuse_again(self, key: tuple[AtRemote, int]) -> None:
+        """Raises what the last request for it ended with, where that was just now.
+
+        The kernel asks for one page at a time, and anew for everybody who waits for it: without this the last of many
+        readers would wait as many times as long as a system call may.
+        """
+        while self._failed and next(iter(self._failed.values()))[0] <= trio.current_time():
+            self._failed.popitem(last=False)
+        if key in self._failed:
+            raise self._failed[key][1]
 
     async def _ask(self, at: AtRemote, start: int, length: int) -> Chunk:
         if self._connection.state is ConnectionState.OFFLINE:

@@ -24,7 +24,7 @@ Digest = str | None
 
 
 class Name(Struct):
-    """One name of a writer. ``allowed`` is what may stand there; ``free``: an error came between, and left any part of a content."""
+    """One name of a writer: ``allowed`` may stand there. ``free``: an error came between and left any part of that."""
 
     allowed: set[Digest]
     free: bool = False
@@ -91,7 +91,7 @@ def _set(found: Told, op: dict[str, Any], new: set[Digest], free: bool) -> None:
 
 
 class Held(Struct):
-    """What the state directory has: digests of the bytes that are really there, and the names that a removal waits for."""
+    """What a state directory has: digests of the bytes that are really there, names whose removal is not done."""
 
     digests: set[Digest]
     removals: set[str]
@@ -108,9 +108,9 @@ def held(state: Path) -> Held:
     try:
         for record in journal.records():
             found.states[record.state] = found.states.get(record.state, 0) + 1
-            if record.op.body is not None:
+            if record.op.body is not None and spool.verify(record.op.body):
                 source = spool.open(record.op.body)
-                found.digests.add(hashlib.sha256(source.read(0, source.size)).hexdigest())
+                found.digests.add(digest(source.read(0, source.size)))
                 source.close()
             if record.state is not State.DISCARDED and record.op.kind in (OpKind.DELETE, OpKind.MOVE):
                 found.removals.add(record.op.path)

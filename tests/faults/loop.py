@@ -7,7 +7,8 @@ done in a thread is done in the loop, so that a run can be repeated.
 from __future__ import annotations
 
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
 
 import trio
@@ -21,7 +22,8 @@ class Loop:
 
     def __init__(self) -> None:
         self.clock = MockClock()
-        self._threaded, trio.to_thread.run_sync = trio.to_thread.run_sync, _at_once
+        self._threads = without_threads()
+        self._threads.__enter__()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=trio.run, args=(self._main,), kwargs={"clock": self.clock}, daemon=True)
         self._thread.start()
@@ -41,7 +43,7 @@ class Loop:
     def close(self) -> None:
         trio.from_thread.run_sync(self._stop.set, trio_token=self._token)
         self._thread.join()
-        trio.to_thread.run_sync = self._threaded
+        self._threads.__exit__(None, None, None)
 
     async def advance(self, seconds: float) -> None:
         """Lets time pass, from one deadline to the next."""
@@ -61,6 +63,17 @@ class Loop:
         return true()
 
 
-async def _at_once(work: Callable[..., T], *args: object, **_: object) -> T:
-    await trio.lowlevel.checkpoint()
-    return work(*args)
+@contextmanager
+def without_threads() -> Iterator[None]:
+    """What would be done in a thread is done at once, so that a run goes the same way every time."""
+
+    async def at_once(work: Callable[..., T], *args: object, **_: object) -> T:
+        await trio.lowlevel.checkpoint()
+        return work(*args)
+
+    threaded = trio.to_thread.run_sync
+    trio.to_thread.run_sync = at_once  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        trio.to_thread.run_sync = threaded

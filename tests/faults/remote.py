@@ -74,7 +74,7 @@ def cut(method: str, nth: int = 1, times: int = 1) -> Fault:
     )
 
 
-def refused(method: str, status: int, nth: int = 1, times: int = 1) -> Fault:
+def refused(status: int, method: str, nth: int = 1, times: int = 1) -> Fault:
     """Not done: the answer has that status."""
     return _failing(method, lambda: Refusal(status, message="no"), nth, times)
 

@@ -5,7 +5,7 @@ Each scene is played once to count its points, and then once for each of them, u
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from trio.testing import MockClock
 from fsmount.model import Reason, State
 from tests.faults.crash import CrashAt, Killed
 from tests.faults.life import Life, emptied
+from tests.faults.loop import without_threads
 from tests.faults.remote import FaultyRemote
 from tests.faults.scenes import (
     Stage,
@@ -195,13 +196,19 @@ async def killed_at(folder: Path, steps: Sequence[Step], point: int, expected: s
     assert await lived(last, lambda: check_the_rest(last, stage, expected))
 
 
+@pytest.fixture(autouse=True)
+def at_once() -> Iterator[None]:
+    with without_threads():
+        yield
+
+
 @pytest.mark.parametrize("scene", SCENES)
-def test_every_point(tmp_path: Path, scene: str) -> None:
+def test_every_point(memory: Path, scene: str) -> None:
     steps = SCENES[scene]
     expected = {Reason.INTERRUPTED} | {Reason(word) for word in REASONS.get(scene, ())}
-    for point, name in enumerate(points_of(tmp_path, steps), 1):
+    for point, name in enumerate(points_of(memory, steps), 1):
         try:
-            trio.run(killed_at, tmp_path, steps, point, expected, clock=MockClock(autojump_threshold=0))
+            trio.run(killed_at, memory, steps, point, expected, clock=MockClock(autojump_threshold=0))
         except BaseException as error:
             error.add_note(f"killed at point {point}: {name}")
             raise

@@ -10,17 +10,17 @@ import trio
 from trio.testing import MockClock
 
 from tests.faults.crash import CrashAt
-from tests.faults.life import Life
+from tests.faults.life import Life, emptied
 from tests.faults.remote import FaultyRemote
 from tests.faults.scenes import come_to_rest
 from tests.support.trio_clock import TrioClock
 
 
 @pytest.fixture
-async def life(tmp_path: Path, autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Life]:
+async def life(memory: Path, autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Life]:
     remote = FaultyRemote(now=TrioClock().now)
     remote.write("/d/f", b"content")
-    made = Life(tmp_path, remote, TrioClock(), CrashAt())
+    made = Life(emptied(memory), remote, TrioClock(), CrashAt())
     made.recover()
     nursery.start_soon(made.run)
     yield made

@@ -1,8 +1,8 @@
-"""Programs, a remote that fails, other writers, events out of order, a person and crashes, at random, against a model.
+"""Programs, a failing remote, other writers, events out of order, a person and crashes, at random, against a model.
 
-What is checked are the invariants at the end of the semantics: (1) no acknowledged byte is lost, (2) nobody's version is
-replaced unseen, (3) what was removed stays removed and what was written arrives, (4) nothing waits for ever unexplained.
-``FSMOUNT_MACHINE_EXAMPLES`` plays more than the suite has time for.
+What is checked are the invariants at the end of the semantics: (1) no acknowledged byte is lost, (2) nobody's version
+is replaced unseen, (3) what was removed stays removed and what was written arrives, (4) nothing waits for ever
+unexplained. ``FSMOUNT_MACHINE_EXAMPLES`` plays more than the suite has time for.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,18 +28,15 @@ from tests.faults.remote import FaultyRemote, cut, lost, refused, unanswered
 from tests.support.fake_remote import Fault
 from tests.support.trio_clock import TrioClock
 
-EXAMPLES = int(os.environ.get("FSMOUNT_MACHINE_EXAMPLES", "60"))
+EXAMPLES = int(os.environ.get("FSMOUNT_MACHINE_EXAMPLES", "120"))
 TIMEOUT = 30.0
 """Of one system call, as a mount has it."""
 DIRECTORIES = ("/a", "/b")
 PATHS = tuple(f"{directory}/{name}" for directory in DIRECTORIES for name in ("x", "y", "x~"))
 SEEN: Counter[str] = Counter()
 FAULTS: dict[str, Callable[[str, int, int], Fault]] = {
-    "lost": lost,
-    "cut": cut,
-    "unanswered": unanswered,
-    **{str(status): lambda method, nth, times, status=status: refused(method, status, nth, times)
-       for status in (403, 413, 422, 429, 500, 503)},
+    "lost": lost, "cut": cut, "unanswered": unanswered,
+    **{str(status): partial(refused, status) for status in (403, 413, 422, 429, 500, 503)},
 }  # fmt: skip
 METHODS = ("put", "put_many", "delete", "copy_metadata", "read", "listing", "remove_directory")
 TROUBLE = (*sorted(FAULTS), "offline", "hang", "wrong revision")
@@ -47,31 +45,31 @@ number = st.integers(min_value=0, max_value=9)
 
 
 @pytest.fixture(scope="module", autouse=True)
-def seen(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+def seen(memory: Path) -> Iterator[None]:
     """A run in which nothing was written, nothing crashed or no fault struck has shown nothing."""
     SEEN.clear()
-    FilesystemMachine.folder = tmp_path_factory.mktemp("machine")
+    FilesystemMachine.folder = memory
     yield
     print(f"\nstate machine: {dict(SEEN)}")
     assert all(SEEN[what] > 0 for what in ("acknowledged writes", "crashes", "faults", "foreign writes")), dict(SEEN)
 
 
 class Open:
-    """A handle; ``path`` is None once its file has no name. ``content`` was flushed. ``disputed``: others wrote it."""
+    """A handle; ``path`` is None once its file has no name. ``content`` was flushed, ``dirty`` was not yet."""
 
     def __init__(self, number: int, path: str) -> None:
         self.number = number
         self.path: str | None = path
         self.content: bytes | None = None
         self.dirty: bytes | None = None
-        self.disputed = False
 
 
 class FilesystemMachine(RuleBasedStateMachine):
     """``mine``: what programs here were told stands at a name, None: removed; unknown where somebody else had a say.
 
     ``written`` was acknowledged, ``given_up`` was overwritten or removed by somebody who could see it, ``known`` was
-    shown to a program here before it wrote there. ``replaced`` tells what a content, if it is durable, stands instead of.
+    shown to a program here before it wrote there. At ``disputed`` names somebody else wrote lately. ``replaced`` tells
+    what a content takes the place of as soon as it is durable, whatever the program was told.
     """
 
     folder: Path
@@ -88,6 +86,7 @@ class FilesystemMachine(RuleBasedStateMachine):
         self.given_up: set[bytes] = set()
         self.known: set[bytes] = set()
         self.replaced: dict[bytes, bytes] = {}
+        self.disputed: set[str] = set()
         self.gates: list[trio.Event] = []
         self.heard = 0
         self.late: list[Change] = []
@@ -137,6 +136,7 @@ class FilesystemMachine(RuleBasedStateMachine):
                 life.recover()
             except Killed:
                 continue
+            self._held(life)
             await self.loop.nursery.start(self._run, life)
         return self.life
 
@@ -149,7 +149,7 @@ class FilesystemMachine(RuleBasedStateMachine):
                 task_status.started()
         except* Killed:
             pass
-        except* Exception as error:
+        except* Exception as error:  # noqa: BLE001 - told by the next rule
             self.broken = error
         finally:
             self.ended.set()
@@ -292,10 +292,7 @@ class FilesystemMachine(RuleBasedStateMachine):
             if handle.dirty is not None and handle.path is not None:
                 self.written.add(handle.dirty)
                 handle.content, handle.dirty = handle.dirty, None
-                if handle.disputed:
-                    self.forget(handle.path)
-                else:
-                    self.mine[handle.path] = handle.content
+                self.mine[handle.path] = handle.content
             if close:
                 await life.release(handle.number)
 
@@ -394,9 +391,8 @@ class FilesystemMachine(RuleBasedStateMachine):
         else:
             self.remote.write(name, self.word("f"))
         SEEN["foreign writes"] += 1
+        self.disputed.add(name)
         self.forget(name)
-        if name in self.open:
-            self.open[name].disputed = True
 
     # the remote
 
@@ -450,6 +446,7 @@ class FilesystemMachine(RuleBasedStateMachine):
             if not records:
                 return
             record = records[which % len(records)]
+            self.decided_over(life, record)
             try:
                 getattr(life.decisions, verb)(record.op.op_id)
             except (VerbRefused, Killed):
@@ -459,6 +456,13 @@ class FilesystemMachine(RuleBasedStateMachine):
                 await self._settle()
 
         self.loop.call(act)
+
+    def decided_over(self, life: Life, record: Record) -> None:
+        """What stands at its names is seen by who decides that this op goes there, or that it does not."""
+        for name in {record.op.path, record.op.target}:
+            shown = life.plain_journal.shown(name)
+            self.take(None if shown is None else life.content(shown.op.body))
+            self.take(self.remote.content(name))
 
     def decided(self, life: Life, record: Record) -> None:
         for name in PATHS:
@@ -515,6 +519,8 @@ class FilesystemMachine(RuleBasedStateMachine):
         self.tasks.start_soon(self._compare, life)
         await self.loop.advance(TIMEOUT)
         await self._settle()
+        self.disputed.clear()
+        self.mine.clear()
 
     @staticmethod
     def _at_rest(life: Life) -> bool:
@@ -535,7 +541,7 @@ class FilesystemMachine(RuleBasedStateMachine):
                 if local or (node is not None and node.kind is Kind.DIRECTORY):
                     continue
                 assert await life.read(name) == there, f"{name} shows something else than {there!r}, which is there"
-                told = self.mine.get(name, there)
+                told = there if name in self.disputed else self.mine.get(name, there)
                 assert told == there, f"{name}: told {told!r}, and the remote has {there!r}"
         except BaseException as error:  # noqa: BLE001 - told by the rule that waits for this
             self.broken = error
@@ -553,12 +559,17 @@ class FilesystemMachine(RuleBasedStateMachine):
 
     async def _nothing_is_lost(self) -> None:
         if self.life is not None and not self.life.crash.dead:
-            there = {stored.content for stored in self.remote.files.values()}
-            litter = {self.life.content(node.body) for above in DIRECTORIES
-                      for node in self.life.plain_journal.nodes_in(RemotePath(above))}  # fmt: skip
-            held = there | self.life.kept() | litter
-            lacking = self.written - self.given_up - held - {self.replaced.get(content or b"") for content in held}
+            lacking = self.written - self._held(self.life) - self.given_up
             assert not lacking, f"lost: {lacking}"
+
+    def _held(self, life: Life) -> set[bytes]:
+        """Every content that is somewhere; what they took the place of is given up."""
+        held = {stored.content for stored in self.remote.files.values()} | life.kept()
+        for above in DIRECTORIES:
+            temporaries = life.plain_journal.nodes_in(RemotePath(above))
+            held |= {content for node in temporaries if (content := life.content(node.body)) is not None}
+        self.given_up |= {self.replaced[content] for content in held & self.replaced.keys()}
+        return held
 
 
 TestMachine = FilesystemMachine.TestCase

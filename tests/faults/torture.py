@@ -26,6 +26,7 @@ from pathlib import Path
 
 from fsmount.statedir import StateDirectory
 from tests.faults.audit import Told, held, missing, told
+from tests.faults.plant import PLANTS, planted
 from tests.support.mount import FSMOUNT, Mount, until
 from tests.support.server import ROOT, RelayServer
 
@@ -55,35 +56,6 @@ KILLS = (0.1, 1.8)
 SERVER = (8.0, 30.0)
 DRAIN = 90.0
 
-PLANTS = {
-    "skip-journal": """
-        # The commit before close is left out: one in fifty transactions is committed, and takes the others along.
-        import contextlib
-        from fsmount.journal import database
-
-        @contextlib.contextmanager
-        def transaction(self):
-            if self._depth:
-                yield
-                return
-            self._depth = 1
-            try:
-                if not self.connection.in_transaction:
-                    self.connection.execute("BEGIN IMMEDIATE")
-                yield
-                self.planted = getattr(self, "planted", 0) + 1
-                if self.planted % 50 == 0:
-                    self.connection.execute("COMMIT")
-            finally:
-                self._depth = 0
-            self.version += 1
-            for changed in self._watchers:
-                changed()
-
-        database.Database.transaction = transaction
-    """,
-}
-
 
 class Torture:
     """One run in ``folder``. ``seen`` counts what happened."""
@@ -100,18 +72,11 @@ class Torture:
         self.mount.point = folder / "covered" / "mnt"
         self.mount.environment |= {"MOUNT": str(self.mount.point), "PYTHONPATH": str(ROOT)}
         if plant is not None:
-            self._plant(plant)
+            planted(self.mount, plant)
         self.seen: Counter[str] = Counter()
         self.starts: list[float] = []
+        self.stuck: set[int] = set()
         self.writers: list[subprocess.Popen[bytes]] = []
-
-    def _plant(self, plant: str) -> None:
-        """The daemon's interpreter is given a module that it runs first."""
-        place = self.folder / "plant"
-        place.mkdir()
-        lines = PLANTS[plant].splitlines()
-        (place / "sitecustomize.py").write_text("\n".join(line[8:] for line in lines))
-        self.mount.environment["PYTHONPATH"] = f"{place}:{ROOT}"
 
     def run(self, seconds: float) -> None:
         self._start()
@@ -184,8 +149,14 @@ class Torture:
         starting.wait(30)
 
     def _holder(self) -> int:
-        """The pid of the daemon that has the state directory; 0 if none has it, or did not say so yet."""
+        """The pid of the daemon that has the state directory; 0 if none has it, or did not say so yet.
+
+        One that was killed and cannot end is left to the next mount, and counted.
+        """
         holder = StateDirectory(self.mount.state).holder()
+        if holder is not None and holder.ended:
+            self.stuck.add(holder.pid)
+            return 0
         return 0 if holder is None else holder.pid
 
     def _mounting(self) -> Sequence[str]:
@@ -234,6 +205,7 @@ class Torture:
     def report(self) -> str:
         counts = "\n".join(f"  {number:7} {what}" for what, number in sorted(self.seen.items()))
         starts = sorted(self.starts)
+        counts += f"\n  {len(self.stuck):7} killed daemons seen while they ended or could not"
         return (
             f"seed {self.seed}\n{counts}\n  {len(starts):7} mounts, ready after {statistics.median(starts):.2f} s"
             f" (median), {starts[-1]:.2f} s (longest)"
@@ -260,8 +232,10 @@ def covered(folder: Path) -> Iterator[None]:
         subprocess.run(["umount", "-l", place], check=False)
 
 
-def tortured(folder: Path, seconds: float, seed: int, writers: int = 4, plant: str | None = None) -> list[str]:
-    """One run; what is missing after it. Prints what happened."""
+def tortured(
+    folder: Path, seconds: float, seed: int, writers: int = 4, plant: str | None = None
+) -> tuple[list[str], Counter[str]]:
+    """One run; what is missing after it, and what happened, which is printed too."""
     with covered(folder), RelayServer(_made(folder / "relay")) as server:
         run = Torture(folder, server, seed, writers, plant)
         try:
@@ -272,7 +246,7 @@ def tortured(folder: Path, seconds: float, seed: int, writers: int = 4, plant: s
             for writer in run.writers:
                 writer.kill()
     print(run.report())
-    return lost
+    return lost, run.seen
 
 
 def _made(folder: Path) -> Path:
@@ -290,7 +264,7 @@ def main() -> int:
     asked = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="fsmount-torture-"))
     print(f"seed {asked.seed}, in {folder}", flush=True)
-    lost = tortured(folder, asked.minutes * 60, asked.seed, asked.writers, asked.plant)
+    lost, _ = tortured(folder, asked.minutes * 60, asked.seed, asked.writers, asked.plant)
     for line in lost:
         print(f"LOST {line}")
     if not lost and not asked.keep:

@@ -91,9 +91,12 @@ class Mount:
         subprocess.run(["fusermount3", "-uzq", str(self.point)], capture_output=True, check=False, timeout=DEADLINE)
 
     def _abort(self) -> None:
+        """Frees whoever waits for the daemon; where nobody mounted the control filesystem, as root only."""
         if self._device is not None:
-            with contextlib.suppress(OSError):
+            try:
                 Path(f"/sys/fs/fuse/connections/{self._device}/abort").write_text("1")
+            except OSError:
+                subprocess.run(["umount", "-f", str(self.point)], capture_output=True, check=False, timeout=DEADLINE)
 
     # commands
 
