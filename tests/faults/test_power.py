@@ -122,6 +122,7 @@ def barest(events: Sequence[Event]) -> Iterator[Outage]:
         yield Outage(at, frozenset())
 
 
+@pytest.mark.timeout(SECONDS + 50)
 def test_no_power_failure_loses_what_fsync_promised(recorded: Recorded, place: Path) -> None:
     chance, end = random.Random(SEED), time.monotonic() + SECONDS
 
