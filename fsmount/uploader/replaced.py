@@ -1,10 +1,12 @@
 """What a forced op is about to replace: kept first, so that a person's decision destroys nothing.
 
-Invariant: a forced op is sent only when the version that it replaces is in the spool, or is no longer the remote's:
-then its precondition decides.
+Invariant: a forced op is sent only when the version that it replaces is in the spool and on the disk, or is no longer
+the remote's: then its precondition decides.
 """
 
 from __future__ import annotations
+
+import trio
 
 from fsmount.errors import RemoteError
 from fsmount.model import Base, Claim, OpKind, RemotePath
@@ -26,10 +28,11 @@ class Replaced:
     async def kept(self, claim: Claim) -> Claim | None:
         """The claim with what it replaces in the journal; None where that cannot be had now and the op was settled.
 
-        A checkpoint where the remote has to be asked.
+        A checkpoint.
         """
         sought = _unkept(claim)
         if sought is None:
+            await self._put_on_disk(claim)
             return claim
         path, base = sought
         request = self._settler.look(path, base)
@@ -52,7 +55,16 @@ class Replaced:
     async def _keep(self, claim: Claim, found: Fetched) -> Claim:
         if found.draft is None:
             raise OSError(f"there is no room in the spool for its {found.size} bytes")
-        return self._parts.journal.keep_theirs(claim, await found.keep())
+        claim = self._parts.journal.keep_theirs(claim, await found.keep())
+        await self._put_on_disk(claim)
+        return claim
+
+    async def _put_on_disk(self, claim: Claim) -> None:
+        """From here on nobody else may have these bytes; raises OSError."""
+        body = None if claim.theirs is None else claim.theirs.body
+        if body is not None:
+            await trio.to_thread.run_sync(self._parts.spool.sync, body)
+            await trio.to_thread.run_sync(self._parts.journal.durable)
 
 
 def _unkept(claim: Claim) -> tuple[RemotePath, Base] | None:

@@ -21,8 +21,8 @@ from fsmount.vfs.copying import INLINE
 from fsmount.vfs.drafts import Drafts
 from fsmount.vfs.handles import Handle, OpenDraft
 from fsmount.vfs.inodes import Node
+from fsmount.vfs.lasting import sync_what_replaces
 from fsmount.vfs.overlay import Ledger
-from fsmount.vfs.promised import sync_what_replaces
 from fsmount.vfs.shown import Shown, Unsent
 from fsmount.vfs.tree import Tree
 from fsmount.vfs.writethrough import WriteThrough

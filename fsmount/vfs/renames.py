@@ -20,8 +20,8 @@ from fsmount.vfs.copying import copy
 from fsmount.vfs.files import Files
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.keeping import keep_directory, keep_mtime
+from fsmount.vfs.lasting import sync_what_replaces
 from fsmount.vfs.overlay import Ledger
-from fsmount.vfs.promised import sync_what_replaces
 from fsmount.vfs.shown import AtRemote, Unsent
 from fsmount.vfs.tree import Tree
 from fsmount.vfs.xattrs import content_type

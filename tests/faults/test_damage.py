@@ -12,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from fsmount.app.recovery import opened
 from fsmount.clock import SystemClock
+from fsmount.errors import JournalDamaged
 from fsmount.journal import open_journal
 from fsmount.model import Timing
 from fsmount.spool import FileSpool
@@ -22,6 +24,8 @@ from tests.support.ops import letters, ops
 from tests.support.server import RelayServer, serving
 
 pytestmark = pytest.mark.mount
+REMOTE = "relayfile+http://127.0.0.1:9/w"
+AT_ONCE = Timing(settle=0, max_settle=0, delete_settle=0, open_settle=0)
 QUIET = ("--settle", "60", "--max-settle", "60", "--open-settle", "60", "--drain", "0")
 
 
@@ -78,10 +82,34 @@ def flip_a_page(journal: Path) -> None:
 
 
 @pytest.mark.parametrize("spoil", [cut_in_half, overwrite, empty, Path.unlink, flip_a_page])
-def test_a_damaged_journal_makes_the_mount_read_only_and_stays(mount: Mount, spoil: Callable[[Path], None]) -> None:
+def test_a_damaged_journal_is_not_opened_and_not_made_anew(tmp_path: Path, spoil: Callable[[Path], None]) -> None:
+    state = used_state(tmp_path)
+    spoil(state.journal)
+    before = state.journal.read_bytes() if state.journal.exists() else None
+    journal = opened(state, REMOTE, SystemClock(), AT_ONCE)
+    assert str(state.journal) in journal.damage
+    assert journal.rows() == 0
+    journal.close()
+    assert (state.journal.read_bytes() if state.journal.exists() else None) == before
+    with pytest.raises(JournalDamaged):
+        opened(state, "relayfile+http://127.0.0.1:9/another", SystemClock(), AT_ONCE)
+
+
+def used_state(folder: Path) -> StateDirectory:
+    """A state directory that belongs to a remote."""
+    state = StateDirectory(folder / "state").create()
+    state.claim_for(REMOTE, "1")
+    state.lock()
+    state.unlock()
+    open_journal(state.journal, SystemClock(), AT_ONCE).close()
+    FileSpool(state.spool)
+    return state
+
+
+def test_with_a_damaged_journal_the_mount_is_read_only_and_says_so(mount: Mount) -> None:
     assert mount.umount().returncode == 0
     journal = mount.state / "journal.db"
-    spoil(journal)
+    flip_a_page(journal)
     before = kept(mount)
     done = mount.fsmount("writeback", "list", "--state-dir", str(mount.state))
     assert done.returncode == 5
@@ -138,12 +166,7 @@ UNPRIVILEGED = ("setpriv", "--bounding-set", "-dac_override,-dac_read_search", "
 
 @pytest.mark.parametrize("name", ["journal.db", "remote.json", "lock", "spool", "spool/drafts", "spool/bodies/00"])
 def test_what_may_not_be_read_is_named_and_stays(tmp_path: Path, name: str) -> None:
-    state = StateDirectory(tmp_path / "state").create()
-    state.claim_for("relayfile+http://127.0.0.1:9/w", "1")
-    state.lock()
-    state.unlock()
-    open_journal(state.journal, SystemClock(), Timing(settle=0, max_settle=0, delete_settle=0, open_settle=0)).close()
-    FileSpool(state.spool)
+    state = used_state(tmp_path)
     place = state.path / name
     place.chmod(0o400 if name == "journal.db" else 0)
     as_everybody = UNPRIVILEGED if os.getuid() == 0 else ()

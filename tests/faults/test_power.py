@@ -1,6 +1,6 @@
 """fsync means fsync: whatever a power failure leaves of the state directory, what it promised is there.
 
-A real daemon works under strace; then the disks that a power failure may leave are made, a sample of each moment, and
+Real daemons work under strace; then the disks that a power failure may leave are made, a sample of each moment, and
 started on. FSMOUNT_POWER_SECONDS and FSMOUNT_POWER_SEED make it look longer and elsewhere.
 """
 
@@ -60,7 +60,7 @@ def record(folder: Path, server: RelayServer, *planted: str) -> list[Event]:
     arguments = [str(root), str(point), server.remote, str(server.token_file), str(server.rules_file)]
     try:
         subprocess.run(
-            ["timeout", "-s", "KILL", "45", *traced, "-o", str(log), sys.executable, str(PROGRAM), *arguments],
+            ["timeout", "-s", "KILL", "45", sys.executable, str(PROGRAM), *arguments, *traced, "-o", str(log)],
             check=True, env=environment, stdin=subprocess.DEVNULL,
         )  # fmt: skip
         return strace.read(log, root)
@@ -122,6 +122,7 @@ def barest(events: Sequence[Event]) -> Iterator[Outage]:
         yield Outage(at, frozenset())
 
 
+@pytest.mark.timeout(SECONDS + 50)
 def test_no_power_failure_loses_what_fsync_promised(recorded: Recorded, place: Path) -> None:
     chance, end = random.Random(SEED), time.monotonic() + SECONDS
 

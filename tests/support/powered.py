@@ -1,10 +1,13 @@
-"""A program that works on mounts which it makes itself, and says what it was promised: run by itself, under strace.
+"""A program that works on mounts and says what it was promised, and the keeper of those mounts, which strace follows.
 
-    python powered.py ROOT MOUNTPOINT REMOTE TOKEN-FILE RULES
+    python powered.py ROOT MOUNTPOINT REMOTE TOKEN-FILE RULES STRACE…
 
 State and cache lie below ROOT. Each line of ROOT/marks is JSON: ``file``, a word for one file, and ``only`` [path,
 digest, size]: an fsync has just promised that content; ``also``: from now on it may be this one instead; ``free``: it
 may be any of those named, or gone.
+
+strace looks at the files of whom it follows. So it follows the daemons and their keeper, who writes the marks, and not
+the program that uses the mount: strace would wait for a daemon that waits for strace.
 """
 
 from __future__ import annotations
@@ -18,7 +21,8 @@ import sys
 import time
 from pathlib import Path
 
-ROOT, POINT, REMOTE, TOKEN, RULES = sys.argv[1:]
+KEEP = "keep"
+ROOT, POINT, REMOTE, TOKEN, RULES, *MORE = sys.argv[1:]
 MOUNT = [
     sys.executable, "-m", "fsmount", "mount", REMOTE, POINT, "-f", "--state-dir", f"{ROOT}/home/state",
     "--cache-dir", f"{ROOT}/home/cache", "--token-file", TOKEN, "--settle", "0.1", "--max-settle", "0.2",
@@ -26,26 +30,47 @@ MOUNT = [
 ]  # fmt: skip
 
 
-class Mounted:
-    """A daemon in the foreground; `kill` it, or end it cleanly."""
+def keep() -> None:
+    """Does what standard input says, a line each, and says so."""
+    marks = os.open(f"{ROOT}/marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    environment = {**os.environ, "XDG_STATE_HOME": f"{ROOT}/xdg"}
+    daemon: subprocess.Popen[bytes] | None = None
+    for line in sys.stdin:
+        word, _, rest = line.strip().partition(" ")
+        if word == "mark":
+            os.write(marks, rest.encode() + b"\n")
+        elif word == "mount":
+            daemon = subprocess.Popen(MOUNT, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL, env=environment)
+            assert daemon.stdout is not None
+            assert daemon.stdout.readline().startswith(b"mounted")
+        elif daemon is not None:
+            daemon.send_signal(int(word))
+            daemon.wait()
+        print("done", flush=True)
+
+
+class Keeper:
+    """The keeper, followed by strace."""
 
     def __init__(self) -> None:
-        environment = {**os.environ, "XDG_STATE_HOME": f"{ROOT}/xdg"}
-        self._daemon = subprocess.Popen(MOUNT, stdout=subprocess.PIPE, env=environment)
-        assert self._daemon.stdout is not None
-        if not self._daemon.stdout.readline().startswith(b"mounted"):
-            sys.exit("it was not mounted")
+        command = [*MORE, sys.executable, __file__, ROOT, POINT, REMOTE, TOKEN, RULES, KEEP]
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
-    def end(self, how: signal.Signals) -> None:
-        self._daemon.send_signal(how)
-        self._daemon.wait()
+    def do(self, command: str) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(command, file=self._process.stdin, flush=True)
+        if self._process.stdout.readline() != "done\n":
+            sys.exit(f"the keeper did not {command}")
 
-
-MARKS = os.open(f"{ROOT}/marks", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    def end(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait()
 
 
 def mark(file: str, **what: object) -> None:
-    os.write(MARKS, json.dumps({"file": file, **what}).encode() + b"\n")
+    KEEPER.do("mark " + json.dumps({"file": file, **what}))
 
 
 def content(word: str, size: int = 700) -> bytes:
@@ -163,20 +188,25 @@ def refused() -> None:
 
 
 def main() -> None:
-    mounted = Mounted()
+    KEEPER.do("mount")
     delivered()
     Path(RULES).write_text("PUT /** 503\nDELETE /** 503\n")
     refused()
     time.sleep(1.2)  # for the daemon to seal, to try and to sweep: there is no moment that this program could wait for
-    mounted.end(signal.SIGTERM)
-    mounted = Mounted()
+    KEEPER.do(str(int(signal.SIGTERM)))
+    KEEPER.do("mount")
     again = File("again")
     again.save(content("again 1"))
     again.save(content("again 2"))
-    mounted.end(signal.SIGKILL)
-    mounted = Mounted()
+    KEEPER.do(str(int(signal.SIGKILL)))
+    KEEPER.do("mount")
     File("after").save(content("after"))
-    mounted.end(signal.SIGKILL)
+    KEEPER.do(str(int(signal.SIGKILL)))
+    KEEPER.end()
 
 
-main()
+if MORE == [KEEP]:
+    keep()
+else:
+    KEEPER = Keeper()
+    main()

@@ -172,3 +172,24 @@ def test_a_file_that_is_no_journal_is_refused_and_untouched(tmp_path: Path) -> N
     with pytest.raises(StateError, match="cannot be read"):
         open_journal(path, ManualClock(), TIMING)
     assert path.read_bytes() == b"not a database" * 500
+
+
+@pytest.mark.parametrize(("flipped", "lost"), [(None, False), (100, True), (20, True)], ids=["sound", "page", "salt"])
+def test_a_log_that_goes_on_behind_what_is_read_of_it_is_noticed(
+    tmp_path: Path, flipped: int | None, lost: bool
+) -> None:
+    path, crashed = tmp_path / "journal.db", tmp_path / "crashed.db"
+    database = Database(path)
+    for number in range(5):
+        with database.transaction():
+            database.run("INSERT INTO setting VALUES (?, 'x')", f"setting {number}")
+    log = bytearray(path.with_name("journal.db-wal").read_bytes())
+    if flipped is not None:
+        log[32 + flipped] ^= 1
+    crashed.write_bytes(path.read_bytes())
+    crashed.with_name("crashed.db-wal").write_bytes(log)
+    database.close()
+    again = Database(crashed)
+    assert again.lost_commits is lost
+    assert len(again.all("SELECT * FROM setting")) == (0 if lost else 5)
+    again.close()
