@@ -20,7 +20,7 @@ from fsmount.clock import SystemClock
 from fsmount.errors import FsmountError
 from fsmount.eventlog import FileEventLog
 from fsmount.journal import SqliteJournal, open_journal
-from fsmount.model import Body, Claim, Reason, State, Timing
+from fsmount.model import Body, Claim, Reason, RemotePath, State, Timing
 from fsmount.spool import FileSpool
 from fsmount.statedir import StateDirectory
 from fsmount.uploader.bodies import CorruptBody, parcel, sealed
@@ -89,18 +89,24 @@ def broken(root: Path, promises: Promises, remote: str) -> list[str]:
 
 
 def _lost(journal: SqliteJournal, spool: FileSpool, promises: Promises) -> list[str]:
-    """A promise is kept by an op that begins with those bytes: what was written since may be there, in part."""
-    held: dict[str, list[bytes]] = {}
+    """A promise is kept by an op, or by a file that stays on this mount, that begins with those bytes: what was written
+    since may be there, in part.
+    """
+    held: dict[RemotePath, list[bytes]] = {}
     for record in (record for state in State for record in journal.records(state)):
         if record.state is not State.DISCARDED and record.malformed is None and record.op.body is not None:
             held.setdefault(record.op.target, []).append(_bytes(spool, record.op.body))
+    for path in {path for may_be in promises.kept.values() for path, *_ in may_be}:
+        litter = journal.node(RemotePath(path))
+        if litter is not None and litter.body is not None:
+            held.setdefault(RemotePath(path), []).append(_bytes(spool, litter.body))
     return [
         f"{file} is lost: {sorted(may_be)}"
         for file, may_be in promises.kept.items()
         if not any(
             _digest(found[:size]) == digest and len(found) >= size
             for path, digest, size in may_be
-            for found in held.get(path, [])
+            for found in held.get(RemotePath(path), [])
         )
     ]
 

@@ -87,8 +87,8 @@ def told(name: str, text: bytes) -> list[object]:
 class File:
     """One file and what is promised of it."""
 
-    def __init__(self, name: str) -> None:
-        self.word = self.name = name
+    def __init__(self, name: str, *, word: str = "") -> None:
+        self.name, self.word = name, word or name
 
     def save(self, text: bytes, *, at: int | None = None, whole: bytes | None = None, sync: bool = True) -> None:
         """Writes the file anew, or ``text`` at an offset of what is there so that it becomes ``whole``; closes it."""
@@ -182,6 +182,13 @@ def refused() -> None:
         mark("on", only=told("on", content("on 1", 5000)))
         mark("on", also=told("on", content("on 1", 5000) + b"more"))
         file.write(b"more")
+    litter = File("kept.swp")
+    litter.save(content("litter 1", 6000))
+    litter.save(content("litter 2", 6000), sync=False)
+    backup = File("edited")
+    backup.save(content("edited 1", 6000))
+    backup.rename("edited~", content("edited 1", 6000))
+    File("edited", word="edited-again").save(content("edited 2", 6000))
     gone = File("gone")
     gone.save(content("gone"))
     gone.remove()
