@@ -19,6 +19,6 @@ def test_nothing_is_lost(tmp_path: Path) -> None:
 
 
 def test_a_journal_that_is_not_committed_before_close_is_found_out(tmp_path: Path) -> None:
-    lost, seen = tortured(tmp_path, 6, seed=2, plant="skip-journal")
+    lost, seen = tortured(tmp_path, 8, seed=2, plant="skip-journal")
     assert seen["kills"] > 0
     assert lost
