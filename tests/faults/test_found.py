@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from fsmount.errors import FileError
+from fsmount.model import Feed
 from tests.faults.crash import CrashAt
 from tests.faults.life import Life, emptied
 from tests.faults.loop import without_threads
@@ -69,3 +72,15 @@ async def test_a_temporary_keeps_its_directory_when_somebody_empties_it(autojump
     life.remote.remove("/e/g")
     life.filesystem.arrivals.missed()
     assert await life.read("/e/g~") == b"content"
+
+
+async def test_a_revision_that_is_not_there_is_asked_for_anew(autojump_clock: MockClock, life: Life) -> None:
+    """The server named a wrong one, and no event ever corrects it."""
+    life.connection.feed = Feed.LIVE
+    life.remote.misreport("put", "rev_never")
+    await life.save("/d/f", b"mine")
+    await come_to_rest(life)
+    with pytest.raises(FileError) as caught:
+        await life.read("/d/f")
+    assert caught.value.errno == errno.ESTALE
+    assert await life.read("/d/f") == b"mine"
