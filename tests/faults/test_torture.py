@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.mount, pytest.mark.timeout(180)]
 
 
 def test_nothing_is_lost(tmp_path: Path) -> None:
-    lost, seen = tortured(tmp_path, 25, seed=1)
+    lost, seen = tortured(tmp_path, 20, seed=1)
     assert not lost, "\n".join(lost)
     assert seen["kills"] >= 3
     assert seen["acknowledged writes"] >= 50
