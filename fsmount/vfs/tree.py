@@ -299,8 +299,12 @@ class Tree:
         try:
             return await fetch(content)
         except FileError as error:
-            moved = self._moved(node, content) if error.errno == errno.ESTALE else None
+            if error.errno != errno.ESTALE:
+                raise
+            moved = self._moved(node, content)
             if moved is None:
+                # What told of that version is not so any more, whatever the feed said or did not say.
+                self.listings.outdated(content.path, gone=False)
                 raise
             return await fetch(moved)
 

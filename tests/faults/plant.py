@@ -11,7 +11,7 @@ from tests.support.mount import Mount
 from tests.support.server import ROOT
 
 PLANTS = {
-    # The commit before close is left out: one in fifty transactions is committed, and takes the others along.
+    # The commit before close is left out: one in four hundred transactions is committed, and takes the others along.
     "skip-journal": """
         import contextlib
         from fsmount.journal import database
@@ -27,7 +27,7 @@ PLANTS = {
                     self.connection.execute("BEGIN IMMEDIATE")
                 yield
                 self.planted = getattr(self, "planted", 0) + 1
-                if self.planted % 50 == 0:
+                if self.planted % 400 == 0:
                     self.connection.execute("COMMIT")
             finally:
                 self._depth = 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -9,27 +10,33 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from fsmount.errors import FileError
+from fsmount.model import Feed
 from tests.faults.crash import CrashAt
 from tests.faults.life import Life, emptied
+from tests.faults.loop import without_threads
 from tests.faults.remote import FaultyRemote
 from tests.faults.scenes import come_to_rest
 from tests.support.trio_clock import TrioClock
 
 
 @pytest.fixture
-async def life(memory: Path, autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[Life]:
+async def life(memory: Path, nursery: trio.Nursery) -> AsyncIterator[Life]:
     remote = FaultyRemote(now=TrioClock().now)
     remote.write("/d/f", b"content")
     made = Life(emptied(memory), remote, TrioClock(), CrashAt())
     made.recover()
     nursery.start_soon(made.run)
-    yield made
+    with without_threads():
+        yield made
     nursery.cancel_scope.cancel()
     made.end()
 
 
 @pytest.mark.parametrize("write", [False, True])
-async def test_a_file_is_read_and_written_while_its_rename_arrives(life: Life, write: bool) -> None:
+async def test_a_file_is_read_and_written_while_its_rename_arrives(
+    autojump_clock: MockClock, life: Life, write: bool
+) -> None:
     """Its bytes leave the old name before the request for them is answered."""
     await life.rename("/d/f", "/d/m")
     number = await life.create("/d/m", truncate=False)
@@ -52,7 +59,7 @@ async def test_a_file_is_read_and_written_while_its_rename_arrives(life: Life, w
     assert await life.read("/d/m") == (b"content and more" if write else b"content")
 
 
-async def test_a_temporary_keeps_its_directory_when_somebody_empties_it(life: Life) -> None:
+async def test_a_temporary_keeps_its_directory_when_somebody_empties_it(autojump_clock: MockClock, life: Life) -> None:
     await life.save("/d/.f.swp", b"unsaved")
     await life.rename("/d/f", "/d/f~")
     await come_to_rest(life)
@@ -65,3 +72,15 @@ async def test_a_temporary_keeps_its_directory_when_somebody_empties_it(life: Li
     life.remote.remove("/e/g")
     life.filesystem.arrivals.missed()
     assert await life.read("/e/g~") == b"content"
+
+
+async def test_a_revision_that_is_not_there_is_asked_for_anew(autojump_clock: MockClock, life: Life) -> None:
+    """The server named a wrong one, and no event ever corrects it."""
+    life.connection.feed = Feed.LIVE
+    life.remote.misreport("put", "rev_never")
+    await life.save("/d/f", b"mine")
+    await come_to_rest(life)
+    with pytest.raises(FileError) as caught:
+        await life.read("/d/f")
+    assert caught.value.errno == errno.ESTALE
+    assert await life.read("/d/f") == b"mine"

@@ -28,7 +28,7 @@ from tests.faults.remote import FaultyRemote, cut, lost, refused, unanswered
 from tests.support.fake_remote import Fault
 from tests.support.trio_clock import TrioClock
 
-EXAMPLES = int(os.environ.get("FSMOUNT_MACHINE_EXAMPLES", "120"))
+EXAMPLES = int(os.environ.get("FSMOUNT_MACHINE_EXAMPLES", "80"))
 TIMEOUT = 30.0
 """Of one system call, as a mount has it."""
 DIRECTORIES = ("/a", "/b")
