@@ -68,10 +68,11 @@ class Contents:
                 for at, start in wanted:
                     nursery.start_soon(self._fetch_ahead, at, start)
 
-    async def read(self, at: AtRemote, offset: int, size: int) -> bytes:
+    async def read(self, at: AtRemote, offset: int, size: int, *, anew: bool = True) -> bytes:
         """``size`` bytes from ``offset``, fewer only at the end of the file. A checkpoint where they are not here.
 
-        Raises FileError ESTALE when the remote has another version now, or RemoteError.
+        Without ``anew`` a failure that was just met is the answer. Raises FileError ESTALE when the remote has another
+        version now, or RemoteError.
         """
         self._look_ahead(at, offset)
         found = self._here(at, offset, size)
@@ -79,8 +80,12 @@ class Contents:
             return found
         room = BLOCK - offset % BLOCK
         if size > room and self._remote.capabilities.ranges:
-            first = await self.read(at, offset, room)
-            return first if len(first) < room else first + await self.read(at, offset + room, size - room)
+            first = await self.read(at, offset, room, anew=anew)
+            if len(first) < room:
+                return first
+            return first + await self.read(at, offset + room, size - room, anew=anew)
+        if not anew:
+            self._refuse_again((at, self._start(offset)))
         chunk = await self._fetch(at, offset, size)
         found = _part(chunk, offset, size)
         if found is None:
@@ -170,10 +175,8 @@ class Contents:
         self._cache.adopt(at.path, version_of(at), body, source)
 
     async def _fetch(self, at: AtRemote, offset: int, size: int) -> Chunk:
-        ranges = self._remote.capabilities.ranges
-        start = offset // BLOCK * BLOCK if ranges else 0
+        start = self._start(offset)
         key = (at, start)
-        self._refuse_again(key)
         fetch = self._under_way.get(key)
         if fetch is None:
             fetch = self._under_way[key] = _Fetch()
@@ -200,6 +203,10 @@ class Contents:
         if fetch.error is not None:
             raise fetch.error
         return await self._fetch(at, offset, size)
+
+    def _start(self, offset: int) -> int:
+        """Where the request begins that brings the byte at ``offset``."""
+        return offset // BLOCK * BLOCK if self._remote.capabilities.ranges else 0
 
     def _refuse_again(self, key: tuple[AtRemote, int]) -> None:
         """Raises what the last request for it ended with, where that was just now.

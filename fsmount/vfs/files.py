@@ -153,7 +153,9 @@ class Files:
         if length is not None and offset >= length:
             return b""
         wanted = size if length is None else min(size, length - offset)
-        return await self._tree.fetched(node, content, lambda at: self._tree.contents.read(at, offset, wanted))
+        return await self._tree.fetched(
+            node, content, lambda at: self._tree.contents.read(at, offset, wanted, anew=False)
+        )
 
     @staticmethod
     def _keep_pages(handle: Handle) -> None:

@@ -154,3 +154,31 @@ async def test_progress_gives_a_waiting_system_call_its_time_anew(tmp_path: Path
         progressed()
         await trio.sleep(0.1)
     assert not scope.cancelled_caught
+
+
+async def test_who_asks_for_what_just_timed_out_is_answered_at_once(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The kernel passes a page from one waiting reader to the next: each would wait for its whole deadline."""
+    reader = Reader(tmp_path)
+    at = reader.write(b"content")
+    reader.remote.hold("read")
+    with trio.move_on_after(5):
+        await reader.contents.read(at, 0, 10, anew=False)
+    began = trio.current_time()
+    for _ in range(10):
+        with pytest.raises(FileError) as caught:
+            await reader.contents.read(at, 0, 10, anew=False)
+        assert caught.value.errno == errno.ETIMEDOUT
+    assert (trio.current_time(), reader.remote.calls["read"]) == (began, 1)
+    await trio.sleep(1.0)
+    assert await reader.contents.read(at, 0, 10, anew=False) == b"content"
+
+
+async def test_a_whole_copy_asks_anew(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    reader = Reader(tmp_path)
+    at = reader.write(b"content")
+    reader.remote.hold("read")
+    with trio.move_on_after(5):
+        await reader.contents.read(at, 0, 10, anew=False)
+    assert await reader.contents.read(at, 0, 10) == b"content"
