@@ -409,6 +409,15 @@ class FilesystemMachine(RuleBasedStateMachine):
         else:
             self.remote.script(FAULTS[kind](method, nth, times))
 
+    @rule(name=path, kind=st.sampled_from(sorted(FAULTS)), crashing=st.booleans())
+    def badly_delivered(self, name: str, kind: str, crashing: bool) -> None:
+        """The request that brings it fails, and the daemon may die of it."""
+        self.remote.script(FAULTS[kind]("put_many", 1, 1))
+        self.save(name)
+        if crashing:
+            self.crash(points=4, recovering=False)
+        self.wait(1.0)
+
     @rule(seconds=st.sampled_from([0.1, 0.4, 2.5, 11.0, 70.0]))
     def wait(self, seconds: float) -> None:
         async def act() -> None:
