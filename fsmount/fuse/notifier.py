@@ -4,7 +4,7 @@ Invariant: nothing here is called on the loop but what only queues. To drop a na
 directory, and it holds that lock while a request in the directory is being answered: a thread that asked for it on the
 loop would wait for itself, and one that is waiting when the daemon is killed keeps the connection open that the request
 waits for. So a name is told when those requests in its directory are answered that were under way when it was queued.
-Attributes need no lock and are told at once.
+Attributes and poll(2) need no lock: they have a thread to themselves, and are told at once.
 
 What concerns one directory is told in order by one thread at a time; that of others goes on in other threads. What is
 queued already is not queued again: it is told after it was asked for in any case.
@@ -46,8 +46,11 @@ class KernelNotifier:
         self._under_way: dict[int, set[object]] = {}
         self._awaited: dict[int, set[object]] = {}
         self._ready: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        self._ready_unlocked: queue.SimpleQueue[int | None] = queue.SimpleQueue()
+        served = [self._ready_unlocked, *[self._ready] * THREADS]
         self._threads = [
-            threading.Thread(target=self._run, name=f"kernel-cache-{n}", daemon=True) for n in range(THREADS)
+            threading.Thread(target=self._run, args=(ready,), name=f"kernel-cache-{n}", daemon=True)
+            for n, ready in enumerate(served)
         ]
         for thread in self._threads:
             thread.start()
@@ -110,7 +113,8 @@ class KernelNotifier:
 
         A notification that the kernel holds up is left to the session's end.
         """
-        for _ in self._threads:
+        self._ready_unlocked.put(None)
+        for _ in range(THREADS):
             self._ready.put(None)
         deadline = time.monotonic() + HELD_UP
         for thread in self._threads:
@@ -129,7 +133,7 @@ class KernelNotifier:
             if under_way:
                 self._awaited[lane] = set(under_way)
                 return
-        self._ready.put(lane)
+        (self._ready_unlocked if lane == UNLOCKED else self._ready).put(lane)
 
     def _answered(self, directory: int, request: object) -> None:
         under_way = self._under_way[directory]
@@ -144,8 +148,8 @@ class KernelNotifier:
             del self._awaited[directory]
             self._ready.put(directory)
 
-    def _run(self) -> None:
-        while (lane := self._ready.get()) is not None:
+    def _run(self, ready: queue.SimpleQueue[int | None]) -> None:
+        while (lane := ready.get()) is not None:
             while (job := self._next(lane)) is not None:
                 # ENOENT (the kernel did not know it) is the normal case; anything else means the session is ending.
                 with contextlib.suppress(OSError):

@@ -108,30 +108,44 @@ class Files:
         return number
 
     async def release(self, number: int) -> None:
-        """The handle is gone. What it wrote was journalled by flush; if no flush came, it is now."""
+        """The handle is gone, whatever fails. What it wrote was journalled by flush; if no flush came, it is now."""
         handle = self._handles.pop(number)
         node = handle.node
         try:
             if handle.wrote and node.draft is not None:
-                await self.journal(node)
-                await self._know_digest(node)
-                self._leave(node, node.draft)
+                await self._write_down(node)
         finally:
             node.handles -= 1
             self._tree.inodes.settle(node)
 
-    def _leave(self, node: Node, draft: OpenDraft) -> None:
+    async def _write_down(self, node: Node) -> None:
+        """The last words of a writer. What cannot be journalled stays a draft: the next start finds its bytes."""
+        journalled = False
+        try:
+            await self.journal(node)
+            journalled = True
+            await self._know_digest(node)
+        except (OSError, FileError) as error:
+            self._log.note("file.unknown", f"closed, and not recorded whole: {error}", path=self._tree.path(node))
+            if not journalled:
+                raise
+        finally:
+            if node.draft is not None:
+                self._leave(node, node.draft, journalled=journalled)
+
+    def _leave(self, node: Node, draft: OpenDraft, *, journalled: bool) -> None:
         """One writer fewer; after the last one the draft is the op's body and nothing else."""
         draft.writers -= 1
         if draft.writers > 0:
             return
-        self._ledger.end_draft(draft.draft.draft_id)
         self._tree.closed(node)
         if node.detached:
             node.orphan = draft.draft
         else:
             draft.draft.close()
         node.draft = None
+        if journalled:
+            self._ledger.end_draft(draft.draft.draft_id)
 
     # reading
 

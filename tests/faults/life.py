@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import trio
 
@@ -18,10 +18,12 @@ from fsmount.config import Config, parse_remote
 from fsmount.connection import Connection
 from fsmount.eventlog import FileEventLog
 from fsmount.journal import SqliteJournal, open_journal
-from fsmount.model import Body, Chunk, Kind, Record, RemotePath, State, Timing, name_of, parent_of
+from fsmount.model import Body, Chunk, DraftId, Kind, Record, RemotePath, State, Timing, name_of, parent_of
 from fsmount.ports import Clock, Remote, Source
 from fsmount.retry import Policy
 from fsmount.spool import FileSpool
+from fsmount.spool.draft import DraftFile
+from fsmount.spool.files import BodyFile
 from fsmount.uploader import Uploader
 from fsmount.vfs.filesystem import Filesystem
 from fsmount.vfs.inodes import Node
@@ -29,6 +31,7 @@ from tests.faults.crash import JOURNAL, REMOTE, SPOOL, CrashAt, Watched
 from tests.support.fake_remote import FakeRemote
 from tests.support.notes import Notes
 
+F = TypeVar("F", BodyFile, DraftFile)
 TIMING = Timing(settle=0.3, max_settle=3.0, delete_settle=2.0, open_settle=5.0)
 SWEEP = 0.05
 
@@ -58,6 +61,31 @@ class NoCache:
     def close(self) -> None: ...
 
 
+class Mortal(FileSpool):
+    """A spool whose descriptors go with its process."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self._opened: list[BodyFile | DraftFile] = []
+
+    def create(self) -> DraftFile:
+        return self._remembered(super().create())
+
+    def open_draft(self, draft_id: DraftId) -> DraftFile:
+        return self._remembered(super().open_draft(draft_id))
+
+    def open(self, body: Body) -> BodyFile:
+        return self._remembered(super().open(body))
+
+    def _remembered(self, file: F) -> F:
+        self._opened.append(file)
+        return file
+
+    def die(self) -> None:
+        for file in self._opened:
+            file.close()
+
+
 class Life:
     """One life of a daemon. ``recover`` comes first; ``run`` is what it does beside the programs, who call the rest."""
 
@@ -70,7 +98,7 @@ class Life:
         self.crash = crash
         self.log = Notes()
         self.plain_journal = open_journal(folder / "journal.db", clock, TIMING)
-        self.plain_spool = FileSpool(folder / "spool")
+        self.plain_spool = Mortal(folder / "spool")
         self.journal = cast("SqliteJournal", Watched(self.plain_journal, crash, JOURNAL))
         self.spool = cast("FileSpool", Watched(self.plain_spool, crash, SPOOL))
         watched = cast("Remote", Watched(remote, crash, REMOTE))
@@ -118,6 +146,7 @@ class Life:
         files = [self.folder / name for name in ("journal.db", "journal.db-wal")]
         left = [(file, file.read_bytes()) for file in files if file.exists()]
         self.plain_journal.close()
+        self.plain_spool.die()
         for file, content in left:
             file.write_bytes(content)
 

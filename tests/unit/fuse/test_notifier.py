@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pyfuse3
 import pytest
 
-from fsmount.fuse.notifier import KernelNotifier
+from fsmount.fuse.notifier import THREADS, KernelNotifier
 
 SOON = 5.0
 """Seconds within which a thread must have got on."""
@@ -92,6 +92,15 @@ def test_a_directory_that_holds_a_thread_up_keeps_no_other_waiting(
     while not kernel.told.empty():
         told.append(kernel.next())
     assert told.count((7, b"a")) <= 2
+
+
+def test_attributes_and_polls_wait_for_no_directory(kernel: FakeKernel, notifier: KernelNotifier) -> None:
+    for directory in range(10, 10 + 2 * THREADS):
+        kernel.held[directory] = threading.Event()
+        notifier.entry_changed(directory, "x")
+    notifier.attributes_changed(5)
+    notifier.wake(lambda: kernel.told.put(("woken",)))
+    assert [kernel.next(), kernel.next()] == [(5,), ("woken",)]
 
 
 def test_what_is_queued_already_is_not_queued_again(kernel: FakeKernel, notifier: KernelNotifier) -> None:
