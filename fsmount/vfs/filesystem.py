@@ -197,6 +197,9 @@ class Filesystem:
             self._permitted(self.tree.path(node), local=self.tree.is_local(node))
             self._permitted(join(self.tree.path(to_parent), to_name), local=self._stays_here(to_parent, to_name))
         if node.kind is Kind.DIRECTORY:
+            # What lies in it gets another path, and so a grant has to cover what lies below both names.
+            for path in (self.tree.path(node), join(self.tree.path(to_parent), to_name)):
+                self._permitted(join(path, to_name), local=False)
             await self._directories.rename(node, target, to_parent, to_name)
         elif node.kind is Kind.SYMLINK:
             self._renames.link(node, target, to_parent, to_name)

@@ -63,6 +63,8 @@ def test_a_token_for_a_part_of_the_tree_writes_there_only(tmp_path: Path) -> Non
             "rm theirs/b",
             "mv theirs/b mine/b",
             "mv mine/a theirs/a",
+            "mv mine top",
+            "mv theirs mine/theirs",
         ):
             assert "Permission denied" in said(mount, command), command
         mount.sh("echo x > $MOUNT/mine/a; echo new > $MOUNT/mine/new; mv $MOUNT/mine/new $MOUNT/mine/newer")
