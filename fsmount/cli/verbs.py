@@ -116,12 +116,12 @@ def discard(mount: tuple[str, ...], op_ids: tuple[str, ...], state_dir: Path | N
 def _sorted_out(
     arguments: Sequence[str], op_ids: Sequence[str], *, chosen: tuple[bool, ...]
 ) -> tuple[str | None, list[str]]:
-    """MOUNT and the ops, from what stands outside options: after ``--opId`` it may be further ops."""
-    more = [text for text in arguments if op_ids and text.startswith("op_") and len(text) == _ID_LENGTH]
+    """MOUNT and the ops: those of ``--opId``, and what stands outside options and looks like one."""
+    more = [text for text in arguments if text.startswith("op_") and len(text) == _ID_LENGTH]
     mounts = [text for text in arguments if text not in more]
     if len(mounts) > 1:
         raise UsageError(f"one mount at a time, not {' and '.join(map(escape, mounts))}")
-    if sum(chosen) + bool(op_ids) != 1:
+    if sum(chosen) + bool(op_ids or more) != 1:
         options = ["--opId", "--all", "--provider"][: len(chosen) + 1]
         raise UsageError(
             f"say which ops: exactly one of {', '.join(options)}",

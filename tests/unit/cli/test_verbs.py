@@ -101,6 +101,7 @@ def test_by_provider(relay: Path) -> None:
 
 def test_mount_and_ops_are_told_apart() -> None:
     assert _sorted_out(("/mnt", SECOND), (FIRST,), chosen=(False,)) == ("/mnt", [FIRST, SECOND])
+    assert _sorted_out((FIRST, "/mnt"), (), chosen=(False,)) == ("/mnt", [FIRST])
     assert _sorted_out((SECOND, FIRST), (FIRST,), chosen=(False,)) == (None, [FIRST, SECOND])
     with pytest.raises(UsageError, match=r"one mount at a time, not /a and /b\\x1b"):
         _sorted_out(("/a", "/b\x1b"), (FIRST,), chosen=(False,))
