@@ -12,6 +12,8 @@ from fsmount.server.paths import parent
 from fsmount.server.principal import Principal
 
 MARKER = ".relayfile.acl"
+LONGEST_MARKER = 1024 * 1024
+"""Bytes of a marker, however they came: every one that the store has is small enough to be read for its rules."""
 _EVERYONE = {"public", "any", "*"}
 _KINDS = {"scope", "agent", "workspace"}
 # What rules say of a principal; those of a file and of the directories above it are joined by `|`.
@@ -48,10 +50,20 @@ def rule(text: str) -> Rule | None:
     return Rule(deny=deny, kind=kind, name=name.strip()) if kind in _KINDS and name.strip() else None
 
 
-def rules_of(path: str, semantics: str | None, content: str) -> tuple[str, ...]:
-    """The entries that a stored file brings: those of its semantics (JSON) and, for a marker, of its content."""
+def is_marker(path: str) -> bool:
+    """Whether the file at `path` speaks of its whole directory."""
+    return path.endswith("/" + MARKER)
+
+
+def is_too_long(path: str, size: int) -> bool:
+    """Whether a file of `size` bytes may not stand at `path`, because nobody would read its rules."""
+    return size > LONGEST_MARKER and is_marker(path)
+
+
+def rules_of(path: str, semantics: str | None, content: bytes) -> tuple[str, ...]:
+    """The entries that a file brings: those of its semantics (JSON) and, for a marker, of its decoded content."""
     found = _permissions(semantics)
-    if path.endswith("/" + MARKER):
+    if is_marker(path):
         found += _permissions(_inner(content))
     return tuple(text for text in found if rule(text) is not None)
 
@@ -109,12 +121,12 @@ def _permissions(semantics: str | bytes | None) -> tuple[str, ...]:
         return ()
     try:
         return msgspec.json.decode(semantics, type=_Permitted).permissions or ()
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, UnicodeDecodeError):
         return ()
 
 
-def _inner(content: str) -> bytes:
+def _inner(content: bytes) -> bytes:
     try:
         return bytes(msgspec.json.decode(content, type=_Marker).semantics)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return b""

@@ -9,8 +9,8 @@ import msgspec
 from fsmount.server import payload
 from fsmount.server.messages import Answer, Rejected, answer
 from fsmount.server.paths import normal
-from fsmount.server.records import Change, RevisionMismatch
-from fsmount.server.routes import Call, admit, decode, named, refused, writeback
+from fsmount.server.records import Change
+from fsmount.server.routes import Call, admit, decode, named, write_draft, writeback
 from fsmount.server.rules import Manner, body_of
 from fsmount.wire.relayfile import BulkError, BulkFile, BulkRequest, BulkResponse, BulkResult, ContentIdentity
 
@@ -79,11 +79,11 @@ def _apply(call: Call, file: BulkFile) -> tuple[Change, bool]:
     earlier = identity and call.store.earlier(call.workspace, identity)
     if earlier:
         return earlier, False
-    expected = file.if_match or "*"
     try:
-        return call.store.put(call.workspace, draft, expected=expected, identity=identity), True
-    except RevisionMismatch as mismatch:
-        raise _Refused("conflict", refused(call, path, expected, mismatch.current)) from mismatch
+        # Its events have no correlation id (section 10).
+        return write_draft(call, draft, file.if_match or "*", correlation_id="", identity=identity), True
+    except Rejected as rejected:
+        raise _Refused("conflict" if rejected.status in {404, 409} else rejected.code, rejected) from rejected
 
 
 def _result(change: Change, identity: ContentIdentity | None) -> BulkResult:

@@ -8,7 +8,8 @@ import sqlite3
 
 import msgspec
 
-from fsmount.server.acl import Sight, marker, rules_of
+from fsmount.server import payload
+from fsmount.server.acl import Sight, is_marker, marker, rules_of
 from fsmount.server.paths import ancestors
 from fsmount.server.principal import Principal
 
@@ -19,10 +20,10 @@ class Guards:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._sql = connection
 
-    def keep(self, workspace: str, path: str, semantics: str | None, content: str) -> None:
-        """Note the rules of a file that was written; `semantics` is JSON text."""
+    def keep(self, workspace: str, path: str, semantics: str | None, content: str, encoding: str) -> None:
+        """Note the rules of a file that was written; `semantics` is JSON text, `content` is as it is stored."""
         self.forget(workspace, path)
-        rules = rules_of(path, semantics, content)
+        rules = rules_of(path, semantics, payload.decoded(content, encoding) if is_marker(path) else b"")
         if rules:
             text = msgspec.json.encode(rules).decode()
             self._sql.execute("INSERT INTO guard (workspace, path, rules) VALUES (?, ?, ?)", (workspace, path, text))
@@ -46,9 +47,9 @@ class Guards:
         return Sight(found, principal) if found else None
 
     def fill(self) -> None:
-        """Note the rules of every file of a store that had no guards yet."""
+        """Note the rules of every file of a store of an older version, which knew none or not all of them."""
         rows = self._sql.execute(
-            "SELECT workspace, path, semantics, content FROM file WHERE semantics IS NOT NULL"
+            "SELECT workspace, path, semantics, content, encoding FROM file WHERE semantics IS NOT NULL"
             " OR path LIKE '%/.relayfile.acl'"
         ).fetchall()
         for row in rows:

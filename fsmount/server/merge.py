@@ -9,7 +9,7 @@ from fsmount.server import payload
 from fsmount.server.merging import Chunk, TooAlike, merge
 from fsmount.server.messages import Answer, Rejected, answer
 from fsmount.server.records import Change, StoredFile
-from fsmount.server.routes import Call, content_of, decode, named, need_path
+from fsmount.server.routes import Call, content_of, decode, named, need_path, write_draft
 from fsmount.wire.relayfile import MergeConflict, MergeRequest, MergeResult
 
 STRATEGY = "three-way-lines-v1"
@@ -34,9 +34,7 @@ def merge_file(call: Call) -> Answer:
         if conflicts:
             raise _conflict(live, conflicts)
         draft = payload.draft(call.path, text, None, asked.content_type or DEFAULT_CONTENT_TYPE)
-        change = call.store.put(
-            call.workspace, draft, expected=live.revision, correlation_id=call.correlation_id, identity=identity
-        )
+        change = write_draft(call, draft, live.revision, correlation_id=call.correlation_id, identity=identity)
     return _answer(asked, change, live.revision)
 
 

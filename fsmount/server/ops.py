@@ -6,6 +6,7 @@ event and what it does to the agent's file become durable together.
 
 import msgspec
 
+from fsmount.server.acl import is_too_long
 from fsmount.server.messages import Answer, Rejected, answer
 from fsmount.server.oplog import OpStatus, StoredOp
 from fsmount.server.paths import normal, parent, provider
@@ -119,8 +120,8 @@ def _tell(call: Call, op: StoredOp) -> None:
 def _reconciled(call: Call, op: StoredOp, ack: WritebackAck) -> DraftDisposition:
     """Give the agent's file the name that the provider has for it.
 
-    Where the provider's own record stands there already, the draft is removed, unless it was written
-    again since: those bytes are nowhere else.
+    The name of a marker is not given to what is too long to be one. Where the provider's own record stands there
+    already, the draft is removed, unless it was written again since: those bytes are nowhere else.
     """
     stored = call.store.file(call.workspace, op.path) if op.kind == "put" else None
     object_id = (ack.external_id or "").strip()
@@ -128,6 +129,8 @@ def _reconciled(call: Call, op: StoredOp, ack: WritebackAck) -> DraftDisposition
         return DraftDisposition(action="none")
     to = _canonical(op, object_id, ack.canonical_path or "")
     if to == op.path:
+        return DraftDisposition(action="none")
+    if is_too_long(to, stored.byte_size):
         return DraftDisposition(action="none")
     if call.store.file(call.workspace, to) is None:
         call.store.rename(call.workspace, op.path, to, object_id=object_id, correlation_id=call.correlation_id)

@@ -13,7 +13,7 @@ from fsmount.server import payload
 from fsmount.server.bodies import Incoming
 from fsmount.server.messages import Answer, Rejected, answer
 from fsmount.server.records import RevisionMismatch, StoredFile
-from fsmount.server.routes import Call, absent, need_path, precondition, refused, written
+from fsmount.server.routes import Call, absent, need_path, precondition, refused, write_draft, written
 from fsmount.wire.relayfile import Semantics
 
 DEFAULT_CONTENT_TYPE = "application/octet-stream"
@@ -66,15 +66,10 @@ def put(call: Call, body: Incoming) -> Answer:
         draft = payload.draft_of_file(call.path, body.size, body.digest, content_type, _semantics(call))
     else:
         draft = payload.draft_of_bytes(call.path, held, content_type, _semantics(call))
-    expected = _expected(call)
     with call.store.transaction():
-        try:
-            change = call.store.put(
-                call.workspace, draft, expected=expected, correlation_id=call.correlation_id,
-                body=None if held is not None else body,
-            )  # fmt: skip
-        except RevisionMismatch as mismatch:
-            raise refused(call, call.path, expected, mismatch.current) from mismatch
+        change = write_draft(
+            call, draft, _expected(call), correlation_id=call.correlation_id, body=None if held is not None else body
+        )
     return answer(202, written(change))
 
 

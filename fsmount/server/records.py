@@ -11,6 +11,10 @@ class RevisionMismatch(Exception):
         self.current = current
 
 
+class MarkerTooLong(Exception):
+    """A marker of permission rules that has more bytes than are read of one."""
+
+
 class UnknownCursor(Exception):
     """The row that the listing should go on after is not in it."""
 

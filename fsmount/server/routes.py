@@ -10,12 +10,22 @@ from typing import TypeVar
 import msgspec
 
 from fsmount.server import payload
-from fsmount.server.acl import Sight
+from fsmount.server.acl import LONGEST_MARKER, Sight
 from fsmount.server.bearers import require
+from fsmount.server.bodies import Incoming
 from fsmount.server.messages import Answer, Rejected, Request, answer
 from fsmount.server.paths import provider
 from fsmount.server.principal import Principal
-from fsmount.server.records import Change, RevisionMismatch, Row, StoredEvent, StoredFile, UnknownCursor
+from fsmount.server.records import (
+    Change,
+    Draft,
+    MarkerTooLong,
+    RevisionMismatch,
+    Row,
+    StoredEvent,
+    StoredFile,
+    UnknownCursor,
+)
 from fsmount.server.store import Store
 from fsmount.wire.relayfile import (
     ContentIdentity,
@@ -128,11 +138,29 @@ def put_file(call: Call) -> Answer:
     except (payload.UnknownEncoding, payload.BadContent) as error:
         raise Rejected(400, "bad_request", str(error)) from error
     with call.store.transaction():
-        try:
-            change = call.store.put(call.workspace, draft, expected=expected, correlation_id=call.correlation_id)
-        except RevisionMismatch as mismatch:
-            raise refused(call, call.path, expected, mismatch.current) from mismatch
+        change = write_draft(call, draft, expected, correlation_id=call.correlation_id)
     return answer(202, written(change))
+
+
+def write_draft(
+    call: Call,
+    draft: Draft,
+    expected: str,
+    *,
+    correlation_id: str,
+    identity: ContentIdentity | None = None,
+    body: Incoming | None = None,
+) -> Change:
+    """Write a draft, in a transaction. Raises Rejected, as a single PUT of it is answered, with nothing written."""
+    try:
+        return call.store.put(
+            call.workspace, draft, expected=expected, correlation_id=correlation_id, identity=identity, body=body
+        )
+    except RevisionMismatch as mismatch:
+        raise refused(call, draft.path, expected, mismatch.current) from mismatch
+    except MarkerTooLong as error:
+        message = f"{draft.path} has {draft.byte_size} bytes, and permission rules may have {LONGEST_MARKER}"
+        raise Rejected(413, "payload_too_large", message) from error
 
 
 def delete_file(call: Call) -> Answer:

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterator
 from importlib.resources import files
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 def is_older(connection: sqlite3.Connection) -> bool:

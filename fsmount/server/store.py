@@ -17,12 +17,13 @@ from pathlib import Path
 import msgspec
 
 from fsmount.errors import StateError
+from fsmount.server.acl import is_too_long
 from fsmount.server.bodies import Bodies, Incoming
 from fsmount.server.guards import Guards
 from fsmount.server.listings import Listings
 from fsmount.server.oplog import OpLog
 from fsmount.server.paths import ancestors, parent, provider
-from fsmount.server.records import Change, Draft, Inline, RevisionMismatch, StoredEvent, StoredFile
+from fsmount.server.records import Change, Draft, Inline, MarkerTooLong, RevisionMismatch, StoredEvent, StoredFile
 from fsmount.server.schema import bring_up_to_date, is_older
 from fsmount.wire.relayfile import ContentIdentity
 
@@ -49,7 +50,7 @@ _RENAME = """
     UPDATE file SET path = :to, parent = :parent, level = :level, revision = :revision, updated_at = :updated_at,
         object_id = :object_id
     WHERE workspace = :workspace AND path = :path
-    RETURNING digest, content_type, semantics, content
+    RETURNING digest, content_type, semantics, content, encoding
 """
 _EVENTS = """
     SELECT id, type, path, revision, digest, origin, provider, correlation_id, at FROM event
@@ -161,9 +162,11 @@ class Store:
         """Write a file if it is as `expected`: `*` anything, `0` absent, else that revision.
 
         `body` has the bytes of a draft without content. To be called in a transaction. Raises RevisionMismatch
-        before anything is written.
+        or MarkerTooLong before anything is written.
         """
         found = self.check(workspace, draft.path, expected)
+        if is_too_long(draft.path, draft.byte_size):
+            raise MarkerTooLong(draft.path)
         at = self._now()
         above = ancestors(draft.path)
         change = self._op("put", workspace, draft.path, draft.content_type, correlation_id, at, identity)
@@ -177,7 +180,7 @@ class Store:
             "updated_at": rfc3339(at),
         }
         ((semantics,),) = self._sql.execute(_UPDATE if found else _INSERT, row).fetchall()
-        self.guards.keep(workspace, draft.path, semantics, draft.content or "")
+        self.guards.keep(workspace, draft.path, semantics, draft.content or "", draft.encoding)
         if found is None:
             self._enter(workspace, above)
         self._exchange_bodies(found, change.revision, body)
@@ -210,8 +213,8 @@ class Store:
     def rename(self, workspace: str, path: str, to: str, *, object_id: str, correlation_id: str) -> None:
         """Give a file the path and the name that its provider has for it, as `discard` does.
 
-        To be called in a transaction, for a file that exists and a path where there is none. Both events
-        carry one revision: it is one step of one file.
+        To be called in a transaction, for a file that exists and a path where there is none and which is not too long
+        for it. Both events carry one revision: it is one step of one file.
         """
         at, above = self._now(), ancestors(to)
         row = {
@@ -225,12 +228,12 @@ class Store:
             "object_id": object_id,
         }
         before = self.check(workspace, path, "*")
-        ((digest, content_type, semantics, content),) = self._sql.execute(_RENAME, row).fetchall()
+        ((digest, content_type, semantics, content, encoding),) = self._sql.execute(_RENAME, row).fetchall()
         self._rename_body(before, str(row["revision"]))
         self._leave(workspace, ancestors(path))
         self._enter(workspace, above)
         self.guards.forget(workspace, path)
-        self.guards.keep(workspace, to, semantics, content)
+        self.guards.keep(workspace, to, semantics, content, encoding)
         for kind, place, what in (("file.deleted", path, None), ("file.created", to, digest)):
             change = Change(op_id="", path=place, revision=str(row["revision"]), content_type=content_type)
             self._event(kind, workspace, change, what, correlation_id, at, origin="system")

@@ -3,7 +3,8 @@
 import base64
 import copy
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Caller:
     """Sends requests to a site, as a client with a good token unless told otherwise."""
 
     def __init__(self, folder: Path, own: Issuer) -> None:
+        self.folder = folder
         self.issuer = own
         self.now = 1_700_000_000_000_000_000
         self.said: list[str] = []
@@ -56,6 +58,22 @@ class Caller:
             oversized=oversized,
         )
         return self.reply(self.site.receive(request).perform())
+
+    def raw(self, path: str, content: bytes, meanwhile: Callable[[], object] = lambda: None) -> Reply:
+        """`PUT /fs/raw`; `meanwhile` is called when half of the body has come."""
+        request = Request(
+            method="PUT",
+            path="/v1/workspaces/local/fs/raw",
+            query={"path": path},
+            headers={"authorization": f"Bearer {self.token}", "x-correlation-id": "c1", "if-match": "*"},
+        )
+        with closing(self.site.receive(request)) as exchange:
+            half = len(content) // 2
+            for piece, then in ((content[:half], meanwhile), (content[half:], lambda: None)):
+                if exchange.sink is not None:
+                    exchange.sink.write(piece)
+                then()
+            return self.reply(exchange.perform())
 
     @staticmethod
     def reply(answer: Answer) -> Reply:

@@ -1,11 +1,17 @@
 """Permission rules: how they are read, and that a page of a listing is what is visible of it."""
 
+import base64
+from contextlib import closing
+
 import pytest
 
-from fsmount.server.acl import Rule, Sight, rule, rules_of
+from fsmount.server.acl import LONGEST_MARKER, Rule, Sight, rule, rules_of
 from fsmount.server.principal import Principal
+from fsmount.server.store import Store
 from tests.unit.server.conftest import Caller
 
+MARKED = "/d/.relayfile.acl"
+KEEPS_OFF = b'{"semantics":{"permissions":["agent:bob"]}}'
 ALICE = Principal(workspace="w", subject="alice", scopes=("fs:read",))
 
 
@@ -32,11 +38,11 @@ def test_what_an_entry_is(text: str, read: Rule | None) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"semantics":null}', '{"semantics":{"permissions":[1]}}'])
 def test_a_marker_that_says_nothing_has_no_rules(content: str) -> None:
-    assert rules_of("/d/.relayfile.acl", None, content) == ()
+    assert rules_of("/d/.relayfile.acl", None, content.encode()) == ()
 
 
 def test_only_a_marker_speaks_by_its_content() -> None:
-    content = '{"semantics":{"permissions":["public","just a remark"]}}'
+    content = b'{"semantics":{"permissions":["public","just a remark"]}}'
     assert rules_of("/d/.relayfile.acl", None, content) == ("public",)
     assert rules_of("/d/x.relayfile.acl", None, content) == ()
 
@@ -96,3 +102,42 @@ def test_rules_follow_what_becomes_of_their_file(call: Caller) -> None:
     assert forbidden("/d/b")
     call.put("/d/.relayfile.acl", "no longer")
     assert not forbidden("/d/b")
+
+
+@pytest.mark.parametrize("how", ["file", "bulk", "raw"])
+def test_a_marker_speaks_however_its_bytes_came(call: Caller, how: str) -> None:
+    content = base64.b64encode(KEEPS_OFF).decode()
+    match how:
+        case "file":
+            made = call.put(MARKED, content, encoding="base64")
+        case "bulk":
+            made = call.bulk({"path": MARKED, "content": content, "encoding": "base64"})
+        case _:
+            made = call.raw(MARKED, KEEPS_OFF)
+    assert made.status == 202
+    assert call.get("/d/f").status == 403
+    call.store.close()
+    with closing(Store(call.folder / "store.db", lambda: call.now)) as again:
+        assert again.guards.forbids("local", "/d/f", ALICE)
+
+
+def test_a_draft_that_gets_the_name_of_a_marker_speaks(call: Caller) -> None:
+    call.put_bytes("/d/draft", KEEPS_OFF)
+    with call.store.transaction():
+        call.store.rename("local", "/d/draft", MARKED, object_id="1", correlation_id="")
+    assert call.get("/d/f").status == 403
+
+
+def test_a_marker_too_long_to_be_looked_at_is_refused_on_every_route(call: Caller) -> None:
+    call.put("/d/f")
+    filled = KEEPS_OFF + b" " * (LONGEST_MARKER + 1 - len(KEEPS_OFF))
+    text = filled.decode()
+    assert call.put(MARKED, text).status == 413
+    assert call.put_bytes(MARKED, filled).status == 413
+    assert call.raw(MARKED, filled).status == 413
+    one, other = {"path": MARKED, "content": text}, {"path": "/d/other", "content": "x"}
+    bulk = call.bulk(one, other).json
+    assert [(error["code"], error["status"]) for error in bulk["errors"]] == [("payload_too_large", 413)]
+    assert call.listed("/d") == [("/d/f", "file"), ("/d/other", "file")]
+    assert list((call.folder / "bodies").iterdir()) == []
+    assert call.raw("/d/large", filled).status == 202, "only markers are looked at"

@@ -1,5 +1,6 @@
 """A store of an older version keeps every row."""
 
+import base64
 import sqlite3
 import time
 from contextlib import closing
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from fsmount.errors import StateError
+from fsmount.server.payload import draft
 from fsmount.server.principal import Principal
 from fsmount.server.schema import SCHEMA_VERSION
 from fsmount.server.store import Store
@@ -78,6 +80,17 @@ def test_rules_that_were_only_kept_are_in_force(old: Path) -> None:
     alice = Principal(workspace="w", subject="alice", scopes=("fs:read",))
     with closing(Store(old, time.time_ns)) as store:
         assert [store.guards.forbids("w", path, alice) for path in ("/Crm/a", "/Crm/b")] == [False, True]
+
+
+def test_a_marker_in_base64_is_in_force_that_version_2_could_not_read(tmp_path: Path) -> None:
+    alice, path = Principal(workspace="w", subject="alice", scopes=("fs:read",)), tmp_path / "store.db"
+    content = base64.b64encode(b'{"semantics":{"permissions":["agent:bob"]}}').decode()
+    with closing(Store(path, time.time_ns)) as store, store.transaction():
+        store.put("w", draft("/d/.relayfile.acl", content, "base64", None), expected="*")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript("DELETE FROM guard; PRAGMA user_version = 2;")
+    with closing(Store(path, time.time_ns)) as store:
+        assert store.guards.forbids("w", "/d/f", alice)
 
 
 def test_a_migration_that_fails_changes_nothing(old: Path) -> None:
