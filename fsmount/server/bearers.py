@@ -81,15 +81,22 @@ class Bearers:
             raise _unauthorized("token names no subject")
         if claims.exp is None:
             raise _unauthorized("token has no exp claim")
-        if self._now() >= claims.exp:
-            raise _unauthorized("token expired")
+        self._alive(claims.exp)
         if AUDIENCE not in ((claims.aud,) if isinstance(claims.aud, str) else claims.aud or ()):
             raise _unauthorized("invalid aud claim")
         if not claims.granted():
             raise Rejected(403, "forbidden", "no scopes granted")
         if claims.workspace() != workspace:
             raise Rejected(403, "forbidden", "workspace mismatch")
-        return Principal(workspace=workspace, subject=claims.subject(), scopes=claims.granted())
+        return Principal(workspace=workspace, subject=claims.subject(), scopes=claims.granted(), expires_at=claims.exp)
+
+    def again(self, principal: Principal) -> None:
+        """Raise Rejected (401) where the token that was believed a while ago has expired since."""
+        self._alive(principal.expires_at)
+
+    def _alive(self, expires_at: float) -> None:
+        if self._now() >= expires_at:
+            raise _unauthorized("token expired")
 
     def is_fresh(self, token: str, workspace: str) -> bool:
         """Whether a token kept from an earlier start will still serve for a month."""

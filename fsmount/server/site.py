@@ -95,6 +95,11 @@ class Site:
         except Rejected:
             return False
 
+    def admit_again(self, call: Call) -> None:
+        """What held when the head came is asked anew once a long body is here: token and rules. Raises Rejected."""
+        self._bearers.again(call.principal)
+        gate(call, call.path)
+
     def receive(self, request: Request) -> Exchange:
         """How to treat a request; nothing is done yet."""
         self.rules.refresh()
@@ -200,7 +205,12 @@ def _raw_put(call: Call, site: Site) -> Exchange:
         made = rejection(rejected, call.correlation_id)
         return _exchange(call, manner, lambda: made)
     kept = None if manner.replaces_request() or manner.refuses_file() else body
-    return _exchange(call, manner, lambda: raw.put(call, body), kept)
+
+    def perform() -> Answer:
+        site.admit_again(call)
+        return raw.put(call, body)
+
+    return _exchange(call, manner, perform, kept)
 
 
 def _authorization(request: Request) -> str:

@@ -1,13 +1,16 @@
 """Permission rules: how they are read, and that a page of a listing is what is visible of it."""
 
 import base64
+import time
 from contextlib import closing
 
 import pytest
 
 from fsmount.server.acl import LONGEST_MARKER, Rule, Sight, rule, rules_of
+from fsmount.server.bodies import INLINE
 from fsmount.server.principal import Principal
 from fsmount.server.store import Store
+from tests.support.mount import until
 from tests.unit.server.conftest import Caller
 
 MARKED = "/d/.relayfile.acl"
@@ -126,6 +129,27 @@ def test_a_draft_that_gets_the_name_of_a_marker_speaks(call: Caller) -> None:
     with call.store.transaction():
         call.store.rename("local", "/d/draft", MARKED, object_id="1", correlation_id="")
     assert call.get("/d/f").status == 403
+
+
+@pytest.mark.parametrize("content", [b"small", b"x" * (INLINE + 9)], ids=["row", "file"])
+def test_rules_that_come_in_mid_upload_hold_for_it(call: Caller, content: bytes) -> None:
+    answer = call.raw("/d/f", content, lambda: call.put_bytes(MARKED, KEEPS_OFF))
+    assert (answer.status, answer.json["code"]) == (403, "forbidden")
+    assert call.store.file("local", "/d/f") is None
+    assert list((call.folder / "bodies").iterdir()) == []
+
+
+def test_a_token_that_expires_in_mid_upload_writes_nothing(call: Caller) -> None:
+    expires = time.time() + 0.5
+    call.token = call.issuer.sign({**call.issuer.default_claims("local"), "exp": expires})
+    assert (
+        call.raw(
+            "/f", b"x" * (INLINE + 9), lambda: until(lambda: time.time() >= expires, "the token has expired")
+        ).status
+        == 401
+    )
+    assert call.store.file("local", "/f") is None
+    assert list((call.folder / "bodies").iterdir()) == []
 
 
 def test_a_marker_too_long_to_be_looked_at_is_refused_on_every_route(call: Caller) -> None:
