@@ -2,11 +2,14 @@
 (relayfile-api, section 18): a ``system`` delete and a ``system`` create of one digest.
 
 Invariant: the file keeps its inode, its handles and its draft under the new name; what is unsent of it, and what only
-this mount keeps of it, goes along. Where the version that was deleted is not known here, or the new name is taken here,
-the two events are what they say, a deletion and a new file. Nothing here is a checkpoint.
+this mount keeps of it, goes along. Where the version that was deleted is not known here, where the new name is taken
+here, or where several files of that digest come or go at once and nothing tells which is which, the events are what
+they say, deletions and new files. Nothing here is a checkpoint.
 """
 
 from __future__ import annotations
+
+from typing import TypeVar
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -41,6 +44,9 @@ class Made(Struct, frozen=True):
     told_at: float
 
 
+T = TypeVar("T", Gone, Made)
+
+
 class Renamed(Struct, frozen=True):
     """Both: ``gone`` has the old name, ``made`` the new one."""
 
@@ -65,8 +71,8 @@ class Followed:
         self._ledger = ledger
         self._tree = tree
         self._clock = clock
-        self._gone: dict[Digest, Gone] = {}
-        self._made: dict[Digest, Made] = {}
+        self._gone: dict[Digest, dict[RemotePath, Gone]] = {}
+        self._made: dict[Digest, dict[RemotePath, Made]] = {}
         self._recent: dict[RemotePath, Renamed] = {}
 
     def renamed(self, change: Change) -> tuple[RemotePath, RemotePath] | None:
@@ -95,22 +101,22 @@ class Followed:
         version = self._version(path)
         if version is None or version.digest is None:
             return None
-        gone = Gone(path, version, self._clock.monotonic())
-        made = self._made.pop(version.digest, None)
-        if made is not None:
-            return Renamed(gone, made)
-        self._gone[version.digest] = gone
-        return None
+        self._gone.setdefault(version.digest, {})[path] = Gone(path, version, self._clock.monotonic())
+        return self._pair(version.digest)
 
     def _created(self, change: Change) -> Renamed | None:
         if change.digest is None:
             return None
-        made = Made(change, self._clock.monotonic())
-        gone = self._gone.pop(change.digest, None)
-        if gone is not None:
-            return Renamed(gone, made)
-        self._made[change.digest] = made
-        return None
+        self._made.setdefault(change.digest, {})[change.path] = Made(change, self._clock.monotonic())
+        return self._pair(change.digest)
+
+    def _pair(self, digest: Digest) -> Renamed | None:
+        """The one deletion and the one creation of these bytes; of more, any two may be strangers to each other."""
+        gone, made = self._gone.get(digest, {}), self._made.get(digest, {})
+        if len(gone) != 1 or len(made) != 1:
+            return None
+        del self._gone[digest], self._made[digest]
+        return Renamed(gone.popitem()[1], made.popitem()[1])
 
     def _version(self, path: RemotePath) -> Base | None:
         """What the remote last had there, as far as it is known with its digest: a deletion tells none."""
@@ -124,8 +130,8 @@ class Followed:
 
     def _forget_old(self) -> None:
         now = self._clock.monotonic()
-        self._gone = {digest: gone for digest, gone in self._gone.items() if now - gone.told_at < WINDOW}
-        self._made = {digest: made for digest, made in self._made.items() if now - made.told_at < WINDOW}
+        self._gone = _since(now - WINDOW, self._gone)
+        self._made = _since(now - WINDOW, self._made)
         self._recent = {old: found for old, found in self._recent.items() if now - found.made.told_at < SENDING}
 
     # following
@@ -189,6 +195,12 @@ class Followed:
         there = Listing({name: Entry(path=path, kind=Kind.DIRECTORY)}, 0.0, 0.0)
         node.shown = self._tree.overlay.look(parent_of(path), name, there) or self._tree.overlay.root()
         return node
+
+
+def _since(time: float, told: dict[Digest, dict[RemotePath, T]]) -> dict[Digest, dict[RemotePath, T]]:
+    """Those that were told after ``time`` (monotonic)."""
+    recent = {digest: {path: one for path, one in all_.items() if one.told_at > time} for digest, all_ in told.items()}
+    return {digest: all_ for digest, all_ in recent.items() if all_}
 
 
 def _entry(change: Change, before: Entry | None) -> Entry:

@@ -225,3 +225,36 @@ async def test_a_new_name_that_is_taken_here_is_left_alone(drafted: Drafted) -> 
     await drafted.files.files.release(number)
     assert {record.op.path for record in drafted.journal.records(State.PENDING)} == {DRAFT, ISSUE}
     assert node.shown is not None
+
+
+@pytest.mark.parametrize("order", ["deleted first", "created first", "crossed"])
+async def test_of_two_files_with_the_same_bytes_neither_is_followed(drafted: Drafted, order: str) -> None:
+    """Which draft became which record cannot be told: what is unsent of one must not land in the other."""
+    twin, record = RemotePath("/github/twin.json"), RemotePath("/github/43.json")
+    drafted.remote.write(twin, b"draft")
+    await drafted.save(b"of the first")
+    await drafted.save(b"of the twin", twin)
+    gone, made = drafted.events()
+    drafted.remote.remove(twin)
+    revision = drafted.remote.write(record, b"draft")
+    gone_too, made_too = replace(gone, path=twin), replace(made, path=record, revision=revision)
+    match order:
+        case "deleted first":
+            drafted.tell(gone, gone_too, made, made_too)
+        case "created first":
+            drafted.tell(made, made_too, gone_too, gone)
+        case _:
+            drafted.tell(gone, gone_too, made_too, made)
+    assert {record.op.path for record in drafted.journal.records(State.PENDING)} == {DRAFT, twin}
+
+
+async def test_two_renames_one_after_the_other_are_both_followed(drafted: Drafted) -> None:
+    twin, record = RemotePath("/github/twin.json"), RemotePath("/github/43.json")
+    drafted.remote.write(twin, b"draft")
+    nodes = [await drafted.node(DRAFT), await drafted.node(twin)]
+    gone, made = drafted.events()
+    drafted.tell(gone, made)
+    drafted.remote.remove(twin)
+    revision = drafted.remote.write(record, b"draft")
+    drafted.tell(replace(gone, path=twin), replace(made, path=record, revision=revision))
+    assert [await drafted.node(ISSUE), await drafted.node(record)] == nodes
