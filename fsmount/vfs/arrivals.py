@@ -191,7 +191,12 @@ class Arrivals:
         self._log.note(event, path=change.path, level="debug", details=Details(revision=change.revision))
 
     def missed(self, below: RemotePath = ROOT) -> None:
-        """The feed may have lost changes: everything is looked at again that lies below that directory."""
+        """The feed may have lost changes: everything is looked at again that lies below that directory.
+
+        Of the whole tree the remote may be another one, set up anew, that gives our revisions to other files.
+        """
+        if below == ROOT:
+            self._own.clear()
         self._tree.listings.expire(below)
         self._promises.withdraw_all(below)
 

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from fsmount.errors import FileError, Refusal
-from fsmount.model import ROOT, Feed, RemotePath
+from fsmount.model import ROOT, Change, Feed, RemotePath
 from fsmount.vfs import promises
 from fsmount.vfs.promises import LASTING
 from tests.support.followed import TTL, Followed
@@ -206,6 +206,18 @@ async def test_a_revision_that_was_used_again_is_no_echo(followed: Followed) -> 
     followed.kernel.told.clear()
     followed.tell("/new", revision, digest="0" * 64)
     assert followed.kernel.names() == ["new"]
+
+
+async def test_after_a_reset_no_revision_is_ours(followed: Followed) -> None:
+    """A remote that was set up anew gives our revision to somebody else's file, and its feed may tell no digest."""
+    await followed.save("/new", b"ours")
+    revision = followed.delivered("/new", b"ours")
+    followed.remote.remove("/new")
+    followed.arrivals.missed()
+    assert await followed.look("/new") is None
+    followed.remote.write("/new", b"theirs")
+    followed.arrivals.remote_changed(Change(path=RemotePath("/new"), revision=revision))
+    assert await followed.look("/new") is not None
 
 
 # pages
