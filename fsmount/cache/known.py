@@ -5,7 +5,9 @@
 Invariant: what is recalled is what was kept for this remote, or nothing; and no error of the disk or the database
 reaches a caller. Losing any of it loses nothing.
 
-Threads: ``recall`` belongs to the loop's, ``keep`` may run in another; one lock is held by each.
+Threads: ``has`` is for the loop and touches neither the disk nor a lock. ``recall`` and ``keep`` block, in a thread
+each: they have a connection and a lock of their own, so that what waits for a slow disk to write keeps no reader
+waiting.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ import sqlite3
 import threading
 import zlib
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 
 import msgspec
@@ -38,8 +40,11 @@ class KnownListings:
 
     def __init__(self, directory: Path, remote: str) -> None:
         self._path = directory / "listings.db"
-        self._lock = threading.Lock()
-        self._db: sqlite3.Connection | None = None
+        self._writing = threading.Lock()
+        self._writer: sqlite3.Connection | None = None
+        self._reading = threading.Lock()
+        self._reader: sqlite3.Connection | None = None
+        self._kept: set[str] = set()
         with suppress(sqlite3.Error, OSError):
             self._open(remote)
             return
@@ -49,20 +54,15 @@ class KnownListings:
 
     def has(self, directory: RemotePath) -> bool:
         """Whether something is kept; it may turn out to be damaged."""
-        with self._lock, suppress(sqlite3.Error):
-            if self._db is not None:
-                return (
-                    self._db.execute("SELECT 1 FROM listing WHERE directory = ?", (directory,)).fetchone() is not None
-                )
-        return False
+        return directory in self._kept
 
     def recall(self, directory: RemotePath) -> tuple[list[Entry], float] | None:
-        """The entries and when they were true (UTC epoch seconds); None where nothing intact is known."""
+        """The entries and when they were true (UTC epoch seconds); None where nothing intact is known. Blocks."""
         row = None
-        with self._lock, suppress(sqlite3.Error):
-            if self._db is not None:
+        with self._reading, suppress(sqlite3.Error):
+            if self._reader is not None:
                 query = "SELECT entries, checksum, at FROM listing WHERE directory = ?"
-                row = self._db.execute(query, (directory,)).fetchone()
+                row = self._reader.execute(query, (directory,)).fetchone()
         if row is None or zlib.crc32(row[0]) != row[1]:
             return None
         try:
@@ -73,26 +73,34 @@ class KnownListings:
     def keep(self, listings: Mapping[RemotePath, Sequence[Entry]], at: float) -> None:
         """Replaces what is known of these directories; true at ``at``. Blocks."""
         rows = [row for directory, entries in listings.items() if (row := _row(directory, entries, at)) is not None]
-        with self._lock, suppress(sqlite3.Error):
-            if self._db is not None:
-                with self._db:
-                    self._db.executemany("INSERT OR REPLACE INTO listing VALUES (?, ?, ?, ?)", rows)
+        with self._writing, suppress(sqlite3.Error):
+            if self._writer is not None:
+                with self._writer:
+                    self._writer.executemany("INSERT OR REPLACE INTO listing VALUES (?, ?, ?, ?)", rows)
+                self._kept.update(directory for directory, *_ in rows)
 
     def close(self) -> None:
-        """A second call does nothing."""
-        with self._lock, suppress(sqlite3.Error):
-            if self._db is not None:
-                self._db.close()
-            self._db = None
+        """Waits for what is being read and written; a second call does nothing."""
+        with self._reading, suppress(sqlite3.Error):
+            reader, self._reader = self._reader, None
+            if reader is not None:
+                reader.close()
+        with self._writing, suppress(sqlite3.Error):
+            writer, self._writer = self._writer, None
+            if writer is not None:
+                writer.close()
 
     def _open(self, remote: str) -> None:
-        database = sqlite3.connect(self._path, timeout=0, check_same_thread=False)
-        try:
-            self._prepare(database, remote)
-        except BaseException:
-            database.close()
-            raise
-        self._db = database
+        with ExitStack() as opened:
+            writer, reader = (
+                opened.enter_context(closing(sqlite3.connect(self._path, timeout=0, check_same_thread=False)))
+                for _ in range(2)
+            )
+            self._prepare(writer, remote)
+            reader.execute("PRAGMA query_only = ON")
+            self._kept = {directory for (directory,) in reader.execute("SELECT directory FROM listing")}
+            self._writer, self._reader = writer, reader
+            opened.pop_all()
 
     def _prepare(self, database: sqlite3.Connection, remote: str) -> None:
         database.execute("PRAGMA synchronous = OFF")

@@ -93,11 +93,11 @@ class KnownListings(Protocol):
     """
 
     def has(self, directory: RemotePath) -> bool:
-        """Whether ``recall`` is likely to give something."""
+        """Whether ``recall`` is likely to give something; never blocks."""
         ...
 
     def recall(self, directory: RemotePath) -> tuple[list[Entry], float] | None:
-        """The entries and when they were true (UTC epoch seconds)."""
+        """The entries and when they were true (UTC epoch seconds); blocks: call it in a thread."""
         ...
 
     def keep(self, listings: Mapping[RemotePath, Sequence[Entry]], at: float) -> None:

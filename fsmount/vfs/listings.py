@@ -122,7 +122,7 @@ class Listings:
             return current
         old = self._held.get(directory)
         if self._connection.state is ConnectionState.OFFLINE:
-            old = old or self._recalled(directory)
+            old = old or await self._recalled(directory)
             if old is None:
                 raise Unreachable("the remote cannot be reached")
             return old
@@ -137,16 +137,22 @@ class Listings:
                 # A refusal speaks against what only a former run has seen.
                 if old is None:
                     raise
-        old = old or self._recalled(directory)
+        old = old or await self._recalled(directory)
         if old is None:
             raise Unreachable("the remote does not answer", timed_out=True)
         return old
 
-    def _recalled(self, directory: RemotePath) -> Listing | None:
-        """What a former run knew of a directory that this one has not seen: expired, and as old as it is."""
-        found = None if self._known is None else self._known.recall(directory)
-        if found is None:
+    async def _recalled(self, directory: RemotePath) -> Listing | None:
+        """What a former run knew of a directory that this one has not seen: expired, and as old as it is.
+
+        A checkpoint; what came meanwhile is newer.
+        """
+        if self._known is None or not self._known.has(directory):
             return None
+        found = await trio.to_thread.run_sync(self._known.recall, directory, abandon_on_cancel=True)
+        held = self._held.get(directory)
+        if found is None or held is not None:
+            return held
         entries, at = found
         now = self._clock.monotonic()
         confirmed_at = now - max(0.0, self._clock.now() - at) - 1.0

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,4 +67,26 @@ def test_a_directory_that_is_gone_is_nobodys_trouble(tmp_path: Path) -> None:
     known = KnownListings(tmp_path / "none", "remote")
     known.keep({HERE: ENTRIES}, 1.0)
     assert known.recall(HERE) is None
+    known.close()
+
+
+def test_a_disk_that_takes_no_writes_keeps_no_reader_waiting(tmp_path: Path) -> None:
+    known = KnownListings(tmp_path, "remote")
+    known.keep({HERE: ENTRIES}, 1.0)
+    stalled, goes_on = threading.Event(), threading.Event()
+
+    def stall() -> int:
+        stalled.set()
+        return not goes_on.wait(10)
+
+    assert known._writer is not None
+    known._writer.set_progress_handler(stall, 1)
+    with ThreadPoolExecutor() as threads:
+        keeping = threads.submit(known.keep, {HERE: ENTRIES[:1]}, 2.0)
+        assert stalled.wait(5)
+        assert known.has(HERE)
+        assert known.recall(HERE) == (ENTRIES, 1.0)
+        assert not keeping.done()
+        goes_on.set()
+    assert known.recall(HERE) == (ENTRIES[:1], 2.0)
     known.close()

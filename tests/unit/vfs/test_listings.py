@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -232,3 +233,20 @@ async def test_what_a_former_run_knew_is_served_where_there_is_no_answer_and_onl
     refused.remote.authorized = False
     with pytest.raises(Refusal):
         await refused.names("/old")
+
+
+async def test_a_disk_that_does_not_answer_keeps_the_loop_going(tmp_path: Path) -> None:
+    """The system call that asked for the directory waits for its deadline; nothing else does."""
+    store, goes_on = KnownListings(tmp_path, "remote"), threading.Event()
+    store.keep({RemotePath("/old"): []}, 0.0)
+    assert store._reader is not None
+    store._reader.set_progress_handler(lambda: not goes_on.wait(10), 1)
+    offline = Known(store)
+    offline.remote.online = False
+    with trio.move_on_after(0.1) as asked:
+        await offline.names("/old")
+    assert asked.cancelled_caught
+    assert not goes_on.is_set()
+    goes_on.set()
+    assert await offline.names("/old") == []
+    store.close()
