@@ -102,12 +102,13 @@ class FileCache:
                 self._hits += 1
         return content
 
-    def store(self, path: RemotePath, version: str, chunk: Chunk) -> None:
-        """Keeps the whole blocks of ``chunk``: those it covers, the last one as far as the file goes."""
-        if 0 <= chunk.start <= chunk.start + len(chunk.data) <= chunk.total:
-            key = _key(path, version)
-            with self._lock:
-                self._trying(self._keep, key, chunk.total, chunk.start, chunk.data)
+    def store(self, path: RemotePath, version: str, chunk: Chunk) -> bool:
+        """Keeps the whole blocks of ``chunk``: those it covers, the last one as far as the file goes; or none."""
+        if not 0 <= chunk.start <= chunk.start + len(chunk.data) <= chunk.total:
+            return False
+        key = _key(path, version)
+        with self._lock:
+            return self._trying(self._keep, key, chunk.total, chunk.start, chunk.data) is True
 
     def total(self, path: RemotePath, version: str) -> int | None:
         """The exact size of that version if it was ever stored, whether its blocks are still here or not."""
@@ -156,7 +157,7 @@ class FileCache:
             return None
         return content[offset - begin : end - begin]
 
-    def _keep(self, index: Index, key: bytes, total: int, start: int, content: bytes) -> None:
+    def _keep(self, index: Index, key: bytes, total: int, start: int, content: bytes) -> bool:
         held = index.find(key)
         if held is None or held.total != total:
             if held is not None:
@@ -165,14 +166,15 @@ class FileCache:
         end = start + len(content)
         first, stop = -(-start // BLOCK), -(-total // BLOCK) if end == total else end // BLOCK
         if first >= stop:
-            return
+            return False
         growth = index.missing(held, first, stop)
         if held.held + growth > self._limit * _SHARE or not self._blocks.has_room(growth):
-            return
+            return False
         whole = memoryview(content)[first * BLOCK - start : min(stop * BLOCK, total) - start]
         index.keep(held, first, self._blocks.write(key, first, whole), growth)
         self._used += growth
         self._evict(index)
+        return True
 
     def _evict(self, index: Index) -> None:
         """Makes room in batches, so that not every store has to; the file just stored goes last."""

@@ -1,7 +1,8 @@
 """Remote bytes at one revision, through the cache.
 
 Invariant: a read never returns bytes of another version than was asked for; and one fetch serves all who wait for it.
-Of a file that is read in ranges no more than a few blocks are in memory, whatever the cache holds.
+Of a file that is read in ranges no more than a few blocks are in memory, whatever the cache holds; where the remote has
+no ranges, it is one file that the cache does not keep, the one that came last.
 """
 
 from __future__ import annotations
@@ -31,6 +32,10 @@ SUBTREE = 8 * 1024 * 1024
 HELD = 3 * BLOCK
 """Bytes of lately fetched blocks in memory, for a reader of what the cache does not keep: the one that it reads, the
 one ahead, and the one before, of which the kernel may still want some.
+"""
+WHOLE = 64 * 1024 * 1024
+"""Bytes of a file that came whole and is held in memory because the cache does not keep it: the most that any remote
+without ranges gives.
 """
 READERS = 64
 """Files of which it is remembered where they were read last."""
@@ -94,8 +99,7 @@ class Contents:
         return found
 
     def _here(self, at: AtRemote, offset: int, size: int) -> bytes | None:
-        recent = self._recent.find(at, offset // BLOCK * BLOCK)
-        found = None if recent is None else _part(recent, offset, size)
+        found = self._recent.read(at, offset, size)
         return found if found is not None else self._cache.read(at.path, version_of(at), offset, size)
 
     def _look_ahead(self, at: AtRemote, offset: int) -> None:
@@ -201,7 +205,7 @@ class Contents:
         if fetch.chunk is not None:
             return fetch.chunk
         if fetch.error is not None:
-            raise fetch.error
+            raise fetch.error.with_traceback(None)
         return await self._fetch(at, offset, size)
 
     def _start(self, offset: int) -> int:
@@ -217,7 +221,7 @@ class Contents:
         while self._failed and next(iter(self._failed.values()))[0] <= trio.current_time():
             self._failed.popitem(last=False)
         if key in self._failed:
-            raise self._failed[key][1]
+            raise self._failed[key][1].with_traceback(None)
 
     async def _ask(self, at: AtRemote, start: int, length: int) -> Chunk:
         if self._connection.state is ConnectionState.OFFLINE:
@@ -239,8 +243,8 @@ class Contents:
         if not _is_same(at, found):
             self._cache.store(at.path, version_of(found), chunk)
             raise FileError(errno.ESTALE, f"{at.path}: the remote has {chunk.revision} now, {at.revision} was opened")
-        self._cache.store(at.path, version_of(at), chunk)
-        self._recent.keep(at, chunk)
+        cached = self._cache.store(at.path, version_of(at), chunk)
+        self._recent.keep(at, chunk, cached=cached)
         return chunk
 
 
@@ -273,19 +277,27 @@ class _Hasher(Protocol):
 
 
 class _Recent:
-    """The blocks that were fetched last, as far as ``HELD`` bytes hold them."""
+    """The blocks that were fetched last, as far as ``HELD`` bytes hold them, and the one file that came whole last."""
 
     def __init__(self) -> None:
+        self._whole: tuple[AtRemote, Chunk] | None = None
         self._chunks: OrderedDict[tuple[AtRemote, int], Chunk] = OrderedDict()
         self._bytes = 0
 
-    def find(self, at: AtRemote, start: int) -> Chunk | None:
-        """The block that was asked for from ``start`` on."""
-        return self._chunks.get((at, start))
+    def read(self, at: AtRemote, offset: int, size: int) -> bytes | None:
+        """``size`` bytes, fewer at the end of the file; None where not all of them are in one piece here."""
+        block = self._chunks.get((at, offset // BLOCK * BLOCK))
+        if block is None and self._whole is not None and self._whole[0] == at:
+            block = self._whole[1]
+        return None if block is None else _part(block, offset, size)
 
-    def keep(self, at: AtRemote, chunk: Chunk) -> None:
-        """The newest; what is too long to be one of several is not kept."""
+    def keep(self, at: AtRemote, chunk: Chunk, *, cached: bool = False) -> None:
+        """The newest; what is too long to be one of several takes the place of another such one, unless it is
+        ``cached``.
+        """
         if len(chunk.data) > BLOCK:
+            if not cached and len(chunk.data) <= WHOLE:
+                self._whole = at, chunk
             return
         before = self._chunks.pop((at, chunk.start), None)
         self._chunks[at, chunk.start] = chunk

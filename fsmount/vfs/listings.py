@@ -220,7 +220,7 @@ class Listings:
         if request.answer is not None:
             return request.answer
         if request.error is not None:
-            raise request.error
+            raise request.error.with_traceback(None)
         return await self._ask(directory)
 
     async def _fetch(self, directory: RemotePath, request: _Request) -> Listing:

@@ -52,7 +52,8 @@ class NoCache:
     def read(self, path: RemotePath, version: str, offset: int, size: int) -> bytes | None:
         return None
 
-    def store(self, path: RemotePath, version: str, chunk: Chunk) -> None: ...
+    def store(self, path: RemotePath, version: str, chunk: Chunk) -> bool:
+        return False
 
     def total(self, path: RemotePath, version: str) -> int | None:
         return None

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import traceback
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import trio.testing
 
 from fsmount.cache import FileCache
 from fsmount.connection import Connection
-from fsmount.errors import FileError
+from fsmount.errors import FileError, Unreachable
 from fsmount.model import Capabilities, RemotePath, Revision
 from fsmount.spool import FileSpool
 from fsmount.vfs.contents import BLOCK, Contents
@@ -182,3 +184,50 @@ async def test_a_whole_copy_asks_anew(tmp_path: Path, autojump_clock: trio.testi
     with trio.move_on_after(5):
         await reader.contents.read(at, 0, 10, anew=False)
     assert await reader.contents.read(at, 0, 10) == b"content"
+
+
+async def test_without_ranges_a_file_that_the_cache_does_not_keep_is_fetched_once(tmp_path: Path) -> None:
+    reader = Reader(tmp_path, Capabilities(), limit=1 << 20)
+    at = reader.write()
+    assert await reader.front_to_back(at) == LARGE
+    draft = reader.spool.create()
+    await reader.contents.copy(at, draft)
+    assert draft.read(0, len(LARGE)) == LARGE
+    draft.close()
+    assert reader.remote.calls["read"] == 1
+
+
+async def test_of_files_that_come_whole_one_is_held_and_none_that_is_cached(tmp_path: Path) -> None:
+    reader = Reader(tmp_path, Capabilities(), limit=1 << 20)
+    one = reader.write()
+    other = AtRemote(RemotePath("/other"), reader.remote.write("/other", LARGE[::-1]))
+    assert await reader.contents.read(one, BLOCK, 1) == LARGE[BLOCK : BLOCK + 1]
+    assert await reader.contents.read(other, BLOCK, 1) == LARGE[::-1][BLOCK : BLOCK + 1]
+    assert reader.contents._recent.read(one, BLOCK, 1) is None
+    caching = Reader(tmp_path / "caching", Capabilities())
+    at = caching.write()
+    assert await caching.contents.read(at, BLOCK, 1) == LARGE[BLOCK : BLOCK + 1]
+    assert caching.contents._recent.read(at, BLOCK, 1) is None
+
+
+async def test_an_error_that_many_get_does_not_grow_with_them(tmp_path: Path) -> None:
+    reader = Reader(tmp_path)
+    at = reader.write(b"content")
+    lengths = []
+
+    async def meet(*, anew: bool) -> None:
+        with pytest.raises(Unreachable) as caught:
+            await reader.contents.read(at, 0, 10, anew=anew)
+        lengths.append(len(list(traceback.walk_tb(caught.value.__traceback__))))
+
+    gate = reader.remote.hold("read")
+    reader.remote.fail("read", Unreachable("gone"))
+    async with trio.open_nursery() as nursery:
+        for _ in range(5):
+            nursery.start_soon(partial(meet, anew=True))
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
+    for _ in range(5):
+        await meet(anew=False)
+    assert reader.remote.calls["read"] == 1
+    assert len(set(lengths[1:5])) == len(set(lengths[5:])) == 1
