@@ -116,7 +116,7 @@ def test_a_marker_speaks_however_its_bytes_came(call: Caller, how: str) -> None:
         case "bulk":
             made = call.bulk({"path": MARKED, "content": content, "encoding": "base64"})
         case _:
-            made = call.raw(MARKED, KEEPS_OFF)
+            made = call.raw(MARKED, KEEPS_OFF.replace(b"[", b'["\x7f makes it base64",'))
     assert made.status == 202
     assert call.get("/d/f").status == 403
     call.store.close()
@@ -150,6 +150,14 @@ def test_a_token_that_expires_in_mid_upload_writes_nothing(call: Caller) -> None
     )
     assert call.store.file("local", "/f") is None
     assert list((call.folder / "bodies").iterdir()) == []
+
+
+def test_a_draft_too_long_for_a_marker_does_not_get_its_name(call: Caller) -> None:
+    op = call.raw("/crm/draft", b" " * (LONGEST_MARKER + 1)).json["opId"]
+    said = {"success": True, "externalId": "17", "canonicalPath": "/crm/.relayfile.acl"}
+    answer = call("POST", f"/v1/workspaces/local/writeback/{op}/ack", body=said)
+    assert (answer.status, answer.json["draft"]["action"]) == (200, "none")
+    assert call.listed("/crm") == [("/crm/draft", "file")]
 
 
 def test_a_marker_too_long_to_be_looked_at_is_refused_on_every_route(call: Caller) -> None:
