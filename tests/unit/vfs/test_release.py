@@ -22,12 +22,14 @@ def followed(tmp_path: Path) -> Iterator[Followed]:
 
 
 async def written(followed: Followed, *, flush: bool) -> tuple[int, int]:
-    """A new file that was not written front to back: its inode and its handle."""
+    """A new file whose first bytes were written again after a flush, so that its digest is lost: inode and handle."""
     root, files = followed.tree.inodes.root, followed.filesystem.files
     node, number = await followed.filesystem.create(root, "f", mode=0o644, uid=0, gid=0, exclusive=False, truncate=True)
     node.lookups += 1
-    await files.write(number, 4, b"tail")
-    await files.write(number, 0, b"head")
+    if flush:
+        await files.write(number, 0, b"headtail")
+        await files.flush(number)
+    await files.write(number, 0, b"headtail")
     if flush:
         await files.flush(number)
     return node.ino, number
