@@ -38,6 +38,8 @@ SLOWEST = 16 * 1024
 """Bytes a second below which a transfer counts as stuck."""
 PIECE = 512 * 1024
 """Bytes of a body on disk that are read at once, in a thread."""
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON raises where it is none, has other members, is no UTF-8, or is nested too deeply."""
 LARGEST = 64 * 1024 * 1024
 LARGEST_ERROR = 64 * 1024
 SHOWN = 1024
@@ -140,7 +142,7 @@ class Client:
         """The answer's JSON as ``kind``. Raises InvalidAnswer, logged, where it is anything else."""
         try:
             return msgspec.json.decode(answer.body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise self.invalid(call, answer, "is not relayfile's") from error
 
     def decoded_names(self, call: Call, answer: Answer, kind: type[T]) -> T:
@@ -150,7 +152,7 @@ class Client:
         """
         try:
             return msgspec.json.decode(answer.body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return self.decoded(call, msgspec.structs.replace(answer, body=mended(answer.body)), kind)
 
     def invalid(self, call: Call, answer: Answer, what: str) -> InvalidAnswer:
@@ -362,7 +364,7 @@ def _http_date(value: str) -> float | None:
 def _refusal(answer: Answer, shown: str, tokens: TokenSource) -> Refusal:
     try:
         told = msgspec.json.decode(answer.body, type=ErrorBody)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         told = ErrorBody()
     message = tokens.hides(told.message) or _phrase(answer)
     return Refusal(

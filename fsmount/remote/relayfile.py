@@ -247,6 +247,7 @@ class RelayfileRemote:
             trust=self._client.trust,
             timeout=timeout,
             ping=ping,
+            surprised=partial(self._log.note, "feed", level="error"),
         )
         root = () if self._url.root == ROOT else (claims.below(self._url.root),)
         return ChangeFeed(

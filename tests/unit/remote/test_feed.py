@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -39,6 +40,7 @@ class World:
         self.ways: list[Feed] = []
         self.notes: list[str] = []
         self.error: RemoteError | None = None
+        self.fails_to_take = ""
         self.granted: list[list[str]] = []
         self.cut = trio.Event()
         self._grown = trio.Event()
@@ -49,8 +51,9 @@ class World:
         token.chmod(0o600)
         self.tokens = TokenSource(Credentials(token_file=token), warn=self.notes.append)
         sockets = Sockets(
-            "http://server", "/v1/workspaces/w/fs/ws", self.tokens, trust=None, timeout=30, dial=self._dial
-        )
+            "http://server", "/v1/workspaces/w/fs/ws", self.tokens, trust=None, timeout=30, dial=self._dial,
+            surprised=self.notes.append,
+        )  # fmt: skip
         self.feed = ChangeFeed(
             History(self.log.fetch), sockets, poll=1.0, granted=self._granted, note=self.notes.append
         )
@@ -63,9 +66,15 @@ class World:
 
     async def _follow(self) -> None:
         try:
-            await self.feed.follow(self.told.append, self._going)
+            await self.feed.follow(self._take, self._going)
         except RemoteError as error:
             self.error = error
+
+    def _take(self, told: Told | None) -> None:
+        if told is not None and told.path == self.fails_to_take:
+            self.fails_to_take = ""
+            raise ZeroDivisionError(TOKEN)
+        self.told.append(told)
 
     def _going(self, way: Feed) -> None:
         if not self.ways or self.ways[-1] is not way:
@@ -350,7 +359,13 @@ async def test_a_handshake_without_answer_has_a_deadline(live: World, autojump_c
     assert trio.current_time() < 20
 
 
-@pytest.mark.parametrize("message", ["no JSON", "[]", '{"type":1}', '{"type":"file.updated","path":null}'])
+DEEP = '{"type":"file.updated","x":' + "[" * 100_000 + "]" * 100_000 + "}"
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["no JSON", "[]", '{"type":1}', '{"type":"file.updated","path":null}', pytest.param(DEEP, id="deep")],
+)
 async def test_what_cannot_be_read_is_fetched_instead(live: World, autojump_clock: Clock, message: str) -> None:
     live.script.append(babbling(message))
     live.end_sockets()
@@ -358,6 +373,20 @@ async def test_what_cannot_be_read_is_fetched_instead(live: World, autojump_cloc
     await live.has_told("/garbled")
     await live.becomes(Feed.LIVE)
     await live.has_told("/garbled")
+
+
+async def test_an_error_that_nobody_expected_ends_the_socket_and_is_logged_with_its_kind(
+    world: World, autojump_clock: Clock
+) -> None:
+    world.fails_to_take = "/trap"
+    world.script.append(babbling('{"eventId":"evt_2","type":"file.created","path":"/trap","revision":"rev_2"}'))
+    world.follow()
+    await world.has_told("*", "*")
+    await world.becomes(Feed.LIVE)
+    world.add("/after")
+    await world.has_told("*", "*", "/after")
+    (note,) = [note for note in world.notes if note.startswith("internal error")]
+    assert re.fullmatch(r"internal error in the live feed: ZeroDivisionError at test_feed\.py:\d+", note)
 
 
 async def test_a_name_that_is_no_text_keeps_the_feed_live(world: World, autojump_clock: Clock) -> None:
