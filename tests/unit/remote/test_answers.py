@@ -368,12 +368,13 @@ async def test_permissions_travel_with_a_copy(token_file: Path) -> None:
     assert server.asked[1].headers["if-match"] == "0"
 
 
-async def test_without_the_permissions_nothing_is_created(token_file: Path) -> None:
-    routes = {"GET /": response(403, {"code": "forbidden"}), "PUT /": response(202, {"targetRevision": "rev_2"})}
+@pytest.mark.parametrize("status", [403, 404])
+async def test_without_the_permissions_nothing_is_created(token_file: Path, status: int) -> None:
+    routes = {"GET /": response(status, {"code": "no"}), "PUT /": response(202, {"targetRevision": "rev_2"})}
     async with answered(routed(routes), token_file) as (remote, server, _):
         with pytest.raises(Refusal) as caught:
             await remote.copy_metadata(upload_of(FILE, b"x"), RemotePath("/old"), Revision("rev_1"))
-    assert caught.value.status == 403
+    assert caught.value.status == status
     assert [asked.method for asked in server.asked] == ["GET"]
 
 

@@ -213,6 +213,15 @@ async def test_metadata_too_long_for_a_header_goes_along(relay_server: RelayServ
     assert found.semantics.comments == tuple(comments)
 
 
+async def test_without_the_metadata_of_what_is_gone_nothing_is_created(tmp_path: Path) -> None:
+    script = routed({"HEAD /": response(404, b""), "GET /health": HEALTH, "PUT /": WRITTEN})
+    async with answered(script, tmp_path) as (remote, server):
+        with pytest.raises(Refusal) as caught:
+            await remote.copy_metadata(upload_of("/new", LARGE, ABSENT), RemotePath("/old"), None)
+    assert caught.value.status == 404
+    assert not [asked for asked in server.asked if asked.method == "PUT"]
+
+
 @pytest.mark.parametrize(("read", "put"), [(413, 202), (403, 202), (200, 431), (200, 400), (200, 403)])
 async def test_metadata_that_cannot_be_carried_is_forbidden(tmp_path: Path, read: int, put: int) -> None:
     shown = PERMISSIONS if read == 200 else "too-long"
