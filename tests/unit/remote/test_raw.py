@@ -18,7 +18,7 @@ from fsmount.errors import InvalidAnswer, Refusal, Unreachable
 from fsmount.model import ABSENT, Base, RemotePath, Revision
 from fsmount.ports import Upload
 from fsmount.remote.files import RAW_FROM
-from fsmount.remote.http import PIECE
+from fsmount.remote.pieces import PIECE
 from fsmount.remote.relayfile import RelayfileRemote
 from tests.support.notes import Notes
 from tests.support.raw import RawServer, Script, always, raw_server, response, routed
