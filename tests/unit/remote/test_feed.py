@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -15,13 +16,16 @@ import trio.testing
 import trio_websocket
 from trio_websocket import WebSocketRequest
 
-from fsmount.config import Credentials
+from fsmount.config import Credentials, parse_remote
 from fsmount.errors import Refusal, RemoteError, Unreachable
 from fsmount.model import Feed, Told
 from fsmount.remote.credentials import TokenSource
 from fsmount.remote.feed import ChangeFeed
 from fsmount.remote.history import History
+from fsmount.remote.relayfile import RelayfileRemote
 from fsmount.remote.websocket import Sockets
+from tests.support.notes import Notes
+from tests.support.server import serving
 from tests.unit.remote.test_history import Log
 
 Clock = trio.testing.MockClock
@@ -487,3 +491,23 @@ async def test_a_log_that_opens_up_is_read(narrow: World, autojump_clock: Clock)
     await narrow.becomes(Feed.POLLING)
     await narrow.becomes(Feed.LIVE)
     assert "path" not in narrow.asked[-1]
+
+
+@pytest.mark.parametrize(("grants", "way"), [(["/a/**"], Feed.LIVE), (["/a/**", "/b/pre*"], None)])
+async def test_a_credential_whose_grants_no_filters_can_say_has_no_feed(
+    tmp_path: Path, grants: list[str], way: Feed | None
+) -> None:
+    ways: list[Feed] = []
+    scope = trio.CancelScope()
+
+    def going(found: Feed) -> None:
+        ways.append(found)
+        scope.cancel()
+
+    with serving(tmp_path / "relay") as server:
+        (tmp_path / "token").write_text(server.sign(scopes=[f"relayfile:fs:read:{grant}" for grant in grants]))
+        credentials = Credentials(token_file=tmp_path / "token")
+        async with RelayfileRemote(parse_remote(server.remote), credentials, timeout=5, log=Notes()) as remote:
+            with trio.fail_after(10), suppress(Refusal), scope:
+                await remote.follow(lambda _: None, going)
+    assert ways[:1] == ([] if way is None else [way])
