@@ -15,7 +15,7 @@ from collections.abc import Callable
 
 import trio
 
-from fsmount.errors import Refusal, RemoteError, Unreachable
+from fsmount.errors import InvalidAnswer, Refusal, RemoteError, Unreachable, kind_and_place
 from fsmount.model import Connection as Shown
 from fsmount.model import ConnectionState, Feed
 from fsmount.ports import Clock, Details, EventLog, Remote
@@ -224,6 +224,10 @@ class Connection:
             self._probe_failed(Unreachable(f"no answer within {PROBE_TIMEOUT:g} s", timed_out=True))
         except RemoteError as error:
             self._probe_failed(error)
+        except Exception as error:  # noqa: BLE001 - what is not known to answer is probed again; the mount goes on
+            what = f"internal error in a probe: {kind_and_place(error)}"
+            self._log.note("connection", what, level="error")
+            self._probe_failed(InvalidAnswer(what))
         else:
             self._last_contact_at = self._clock.now()
             self._come_back()

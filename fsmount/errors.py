@@ -18,6 +18,8 @@ FsmountError                      something a person is told in one line
 from __future__ import annotations
 
 import errno
+import traceback
+from pathlib import PurePath
 
 
 class FsmountError(Exception):
@@ -133,3 +135,15 @@ class FileError(FsmountError):
 
 class VerbRefused(FileError):
     """A person's retry, force or discard that cannot be carried out as things stand."""
+
+
+def kind_and_place(error: BaseException) -> str:
+    """What to log of an error that nobody expected: its class and where it arose; of a group, of each in it.
+
+    Its text is left out, for a library's may quote what it was given, a credential too.
+    """
+    if isinstance(error, BaseExceptionGroup):
+        return ", ".join(kind_and_place(each) for each in error.exceptions)
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" at {PurePath(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
+    return f"{type(error).__name__}{place}"

@@ -1,7 +1,7 @@
 """Follows the remote's change feed for as long as the daemon runs.
 
 Invariant: the connection's ``feed`` tells how changes are learned now; without a feed the listings' time to live bounds
-how old they get.
+how old they get. Whatever goes wrong in a feed ends that feed at most, and is logged.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import trio
 
 from fsmount.app.providers import Providers
 from fsmount.connection import Connection
-from fsmount.errors import Refusal, RemoteError
+from fsmount.errors import Refusal, RemoteError, kind_and_place
 from fsmount.model import Change, Feed, Told
 from fsmount.ports import Clock, EventLog
 from fsmount.remote.relayfile import RelayfileRemote
@@ -54,6 +54,11 @@ class Following:
                 wait = AGAIN if self._connection.feed is Feed.NONE else SOON
                 self._going(Feed.NONE)
                 await self._wait_after(error, wait)
+            except Exception as error:  # noqa: BLE001 - without a feed the mount still serves, without a daemon it hangs
+                self._going(Feed.NONE)
+                what = f"internal error: {kind_and_place(error)}; followed again in {AGAIN:g} s"
+                self._log.note("feed", what, level="error")
+                await trio.sleep(AGAIN)
 
     async def _wait_after(self, error: RemoteError, seconds: float) -> None:
         if isinstance(error, Refusal) and error.status in (403, 404):

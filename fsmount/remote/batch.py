@@ -13,6 +13,7 @@ from fsmount.errors import Refusal, RemoteError
 from fsmount.model import Receipt, RemotePath, Revision
 from fsmount.ports import Upload
 from fsmount.remote import content
+from fsmount.remote.http import UNREADABLE
 from fsmount.wire.relayfile import BulkError, BulkFile, BulkResponse, BulkResult, ContentIdentity, ErrorBody
 
 KIND = "fsmount"
@@ -95,7 +96,7 @@ def _told(error: BulkError) -> ErrorBody:
         return ErrorBody()
     try:
         return msgspec.json.decode(error.body, type=ErrorBody)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNREADABLE:
         return ErrorBody()
 
 

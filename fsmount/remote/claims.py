@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Sequence
 
 import msgspec
 
@@ -27,12 +28,15 @@ def expiry(token: str) -> float | None:
 
 
 def readable(token: str, root: RemotePath) -> list[str]:
-    """The filters of a live feed that lie inside the token's narrow grants to read, and concern what is below ``root``.
+    """The filters of a live feed that say all of the token's narrow grants to read what is below ``root``.
 
-    Empty where the token is no JWS, grants nothing there, or only what no filter can say (a prefix of a name).
+    Empty where the token is no JWS or grants nothing there, and where a grant is one that no filter can say (names by
+    how they begin): a feed by the other filters would be silent on what is read all the same.
     """
-    found = {filter_ for scope in _scopes(token) if (filter_ := _filter(scope, root)) is not None}
-    return sorted(found)
+    places = [place for scope in _scopes(token) if (place := _read(scope)) is not None]
+    filters = sorted({filter_ for place in places if (filter_ := _inside(place, root)) is not None})
+    unsaid = any(_is_names_below(place, root) and not _is_within(place, filters) for place in places)
+    return [] if unsaid else filters
 
 
 def below(root: RemotePath) -> str:
@@ -93,10 +97,11 @@ def _scopes(token: str) -> tuple[str, ...]:
     return tuple(scopes.split()) if isinstance(scopes, str) else scopes or ()
 
 
-def _filter(scope: str, root: RemotePath) -> str | None:
+def _read(scope: str) -> str | None:
+    """The path, or the pattern of paths, that a narrow grant lets its bearer read."""
     match scope.split(":", 3):
         case [plane, resource, action, path] if plane in _PLANES and _reads(plane, resource, action):
-            return _inside(path, root)
+            return path
     return None
 
 
@@ -104,13 +109,25 @@ def _reads(plane: str, resource: str, action: str) -> bool:
     return (resource in {"fs", "*"} or plane == "workspace") and action in {"read", "manage", "*"}
 
 
-def _inside(path: str, root: RemotePath) -> str | None:
-    """The filter for the part of a granted path that is below ``root``."""
-    directory = RemotePath(path.removesuffix("**").removesuffix("*").rstrip("/") or "/")
-    if path.endswith(("/**", "/*")):
-        if root == directory or is_below(root, directory):
-            return below(root)
-        return below(directory) if is_below(directory, root) else None
-    if "*" in path or not path.startswith("/"):
+def _inside(place: str, root: RemotePath) -> str | None:
+    """The filter for the part of a granted place that is below ``root``; None where none is or no filter can say it."""
+    plain = place.removesuffix("**") if place.endswith("/**") else place.removesuffix("*")
+    if "*" in plain:
         return None
-    return path if path == root or is_below(RemotePath(path), root) else None
+    if plain == place:
+        inside = place.startswith("/") and (place == root or is_below(RemotePath(place), root))
+        return place if inside else None
+    if _covers(place, root) or plain == root + "/":
+        return below(root)
+    directory = RemotePath(plain.rstrip("/") or "/")
+    return below(directory) if plain.endswith("/") and is_below(directory, root) else None
+
+
+def _is_names_below(place: str, root: RemotePath) -> bool:
+    """Whether it grants what is below ``root`` by how a name begins."""
+    plain = place.removesuffix("*")
+    return plain != place and plain[-1:] not in ("", "/", "*") and is_below(RemotePath(plain), root)
+
+
+def _is_within(place: str, filters: Sequence[str]) -> bool:
+    return any(place.startswith(filter_.removesuffix("**")) for filter_ in filters if filter_.endswith("/**"))

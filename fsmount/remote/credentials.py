@@ -1,6 +1,7 @@
 """The bearer token: where it is read, and when it is read again.
 
-Invariant: the token is in memory only; no message, exception or representation made here holds it.
+Invariant: tokens are in memory only; no message, exception or representation made here holds one, and an answer that
+echoes one, be it a former one, is shown without it.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import stat
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from urllib.parse import quote
 
 import trio
 
@@ -23,6 +25,10 @@ LONGEST = 64 * 1024
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 _SECRET = 8
 """Letters from which on a token is looked for in texts: a shorter one is a test's, and part of many words."""
+_CLASSES = ("relay_pa_", "relay_ws_", "relay_id_", "relay_ag_")
+"""What may stand before a token and is no part of what a server goes by (relayfile-api, section 1)."""
+_REMEMBERED = 8
+"""Tokens that are looked for in texts: a request that is under way may bring back one from before it was renewed."""
 _ASK_AGAIN = 30.0
 """Seconds between two runs of a token command while the credential stands refused."""
 
@@ -39,7 +45,7 @@ class TokenSource:
         self._asked_at = -_ASK_AGAIN
         self._warned = False
         self._reading = trio.Lock()
-        self._last: str | None = None
+        self._secrets: tuple[str, ...] = ()
         self.taken = 0
         """How many times a token was taken that was not the one before it."""
 
@@ -91,15 +97,16 @@ class TokenSource:
         return self._token
 
     def hides(self, text: str) -> str:
-        """``text`` without the token, which a server might echo."""
-        for secret in (self._token, self._refused):
-            if secret is not None and len(secret) >= _SECRET:
-                text = text.replace(secret, "***")
+        """``text`` without the last tokens, which a server might echo: whole, as a URL has them, or without class."""
+        echoes = {form for secret in self._secrets for form in _forms(secret) if len(form) >= _SECRET}
+        for echo in sorted(echoes, key=len, reverse=True):
+            text = text.replace(echo, "***")
         return text
 
     def _take(self, token: str) -> str:
-        if token != self._last:
-            self._last = token
+        if token not in self._secrets[-1:]:
+            # In one piece, for texts are shown while a thread reads the credential.
+            self._secrets = (*(secret for secret in self._secrets if secret != token), token)[-_REMEMBERED:]
             self.taken += 1
         self._token = token
         return token
@@ -158,6 +165,11 @@ class TokenSource:
         if process.returncode != 0:
             raise _missing(f"the token command ended with {process.returncode}{_first_line(complaint)}")
         return _checked(bytes(output), "the token command's output")
+
+
+def _forms(token: str) -> tuple[str, ...]:
+    bare = next((token.removeprefix(name) for name in _CLASSES if token.startswith(name)), token)
+    return token, bare, quote(token, safe="/*"), quote(bare, safe="/*")
 
 
 def _now() -> float:

@@ -65,14 +65,22 @@ class History:
                     self._reset(head, tell)
 
     def take(self, event: Event, tell: Tell) -> None:
-        """An event that came by itself; one that was told already is let go."""
+        """An event that came by itself; one that was told already is let go.
+
+        Where telling fails, the next look begins anew: the event would never be told.
+        """
         if event.event_id in self._recent:
             return
         if event.event_id:
             self._advance(event.event_id)
         told = _told(event)
-        if told is not None:
+        if told is None:
+            return
+        try:
             tell(told)
+        except Exception:
+            self._cursor = None
+            raise
 
     def begin_anew(self, tell: Tell) -> None:
         """What was missed cannot be known."""
@@ -102,8 +110,9 @@ class History:
                 return cursor != before
 
     def _reset(self, head: str, tell: Tell) -> None:
-        self._cursor = head
+        self._cursor = None
         self.begin_anew(tell)
+        self._cursor = head
 
     def _advance(self, event_id: str) -> None:
         self._recent[event_id] = None

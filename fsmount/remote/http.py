@@ -2,7 +2,7 @@
 
 Invariant: every request ends, with an ``Answer`` of a 2xx status or a RemoteError; every other status was logged once.
 A request may take ``timeout`` seconds in which nothing moves; beyond that, in all, one second for every 16 KiB moved.
-A body on disk is read as it is sent, never whole.
+A body leaves in pieces, each in its time; one on disk is read as it is sent, never whole.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ import ssl
 import time
 import uuid
 import zlib
-from collections.abc import AsyncIterator
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urljoin
@@ -30,14 +29,13 @@ from fsmount.errors import InvalidAnswer, Refusal, Unreachable
 from fsmount.model import RemotePath
 from fsmount.ports import EventLog, Source
 from fsmount.remote.credentials import TokenSource
+from fsmount.remote.pieces import SLOWEST, Pieces, size_within
 from fsmount.remote.translate import silent, translated
 from fsmount.wire.relayfile import ErrorBody
 
 T = TypeVar("T")
-SLOWEST = 16 * 1024
-"""Bytes a second below which a transfer counts as stuck."""
-PIECE = 512 * 1024
-"""Bytes of a body on disk that are read at once, in a thread."""
+UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What decoding JSON raises where it is none, has other members, is no UTF-8, or is nested too deeply."""
 LARGEST = 64 * 1024 * 1024
 LARGEST_ERROR = 64 * 1024
 SHOWN = 1024
@@ -98,6 +96,7 @@ class Client:
         """Sent since the start."""
         self._tokens = tokens
         self._timeout = timeout
+        self._piece = size_within(timeout)
         self._log = log
         self.trust = ssl.create_default_context() if origin.startswith("https:") else None
         """Whom to believe under TLS; None without it."""
@@ -140,7 +139,7 @@ class Client:
         """The answer's JSON as ``kind``. Raises InvalidAnswer, logged, where it is anything else."""
         try:
             return msgspec.json.decode(answer.body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNREADABLE as error:
             raise self.invalid(call, answer, "is not relayfile's") from error
 
     def decoded_names(self, call: Call, answer: Answer, kind: type[T]) -> T:
@@ -150,7 +149,7 @@ class Client:
         """
         try:
             return msgspec.json.decode(answer.body, type=kind)
-        except (msgspec.DecodeError, UnicodeDecodeError):
+        except UNREADABLE:
             return self.decoded(call, msgspec.structs.replace(answer, body=mended(answer.body)), kind)
 
     def invalid(self, call: Call, answer: Answer, what: str) -> InvalidAnswer:
@@ -223,6 +222,7 @@ class Client:
             headers["Authorization"] = f"Bearer {token}"
         if call.content is not None:
             headers["Content-Type"] = "application/json"
+            headers["Content-Length"] = str(len(call.content))
         if call.source is not None:
             headers["Content-Length"] = str(call.source.size)
         self.requests += 1
@@ -230,12 +230,12 @@ class Client:
             call.method,
             self.origin + call.target,
             headers=[(name.encode(), value.encode()) for name, value in headers.items()],
-            content=call.content,
         )
         arriving = _Arriving(self.origin, correlation_id)
-        with trio.move_on_after(self._timeout + len(call.content or b"") / SLOWEST) as scope:
-            if call.source is not None:
-                request.stream = _Sent(call.source, scope)
+        with trio.move_on_after(self._timeout) as scope:
+            body = call.content if call.source is None else call.source
+            if body is not None:
+                request.stream = Pieces(body, self._piece, scope)
             try:
                 with translated(self.origin, correlation_id):
                     await arriving.receive(self._http, request, scope)
@@ -243,29 +243,6 @@ class Client:
                 if not arriving.failed:
                     raise
         return arriving.answer(whole=not scope.cancelled_caught)
-
-
-class _Sent(httpx.AsyncByteStream):
-    """A body that is read from disk as it is sent; ``scope`` is given more time with every byte.
-
-    No async generator: httpcore leaves off where the server answers early, and trio would complain of one unfinished.
-    """
-
-    def __init__(self, source: Source, scope: trio.CancelScope) -> None:
-        self._source = source
-        self._scope = scope
-        self._offset = 0
-
-    def __aiter__(self) -> AsyncIterator[bytes]:
-        return self
-
-    async def __anext__(self) -> bytes:
-        piece = await trio.to_thread.run_sync(self._source.read, self._offset, PIECE)
-        if not piece:
-            raise StopAsyncIteration
-        self._offset += len(piece)
-        self._scope.deadline += len(piece) / SLOWEST
-        return piece
 
 
 class _Arriving:
@@ -362,7 +339,7 @@ def _http_date(value: str) -> float | None:
 def _refusal(answer: Answer, shown: str, tokens: TokenSource) -> Refusal:
     try:
         told = msgspec.json.decode(answer.body, type=ErrorBody)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE:
         told = ErrorBody()
     message = tokens.hides(told.message) or _phrase(answer)
     return Refusal(

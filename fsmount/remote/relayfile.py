@@ -196,13 +196,8 @@ class RelayfileRemote:
         )
 
     async def copy_metadata(self, upload: Upload, source: RemotePath, revision: Revision | None) -> Receipt:  # noqa: ARG002
-        try:
-            semantics = await self._files.semantics(source)
-        except Refusal as refusal:
-            if refusal.status != 404:
-                raise
-            semantics = None
-        return await self._files.put(upload, semantics)
+        # A source that is gone has no permissions left to carry: without them nothing is created.
+        return await self._files.put(upload, await self._files.semantics(source))
 
     async def remove_directory(self, path: RemotePath) -> None:
         # A directory is there by what lies in it: an empty one is gone already, and nothing is sent.
@@ -247,6 +242,7 @@ class RelayfileRemote:
             trust=self._client.trust,
             timeout=timeout,
             ping=ping,
+            surprised=partial(self._log.note, "feed", level="error"),
         )
         root = () if self._url.root == ROOT else (claims.below(self._url.root),)
         return ChangeFeed(

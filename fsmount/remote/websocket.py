@@ -23,10 +23,10 @@ import wsproto.utilities
 from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection
 
 from fsmount import __version__
-from fsmount.errors import InvalidAnswer, Refusal, RemoteError, Unreachable
+from fsmount.errors import InvalidAnswer, Refusal, RemoteError, Unreachable, kind_and_place
 from fsmount.remote import claims
 from fsmount.remote.credentials import TokenSource
-from fsmount.remote.http import mended
+from fsmount.remote.http import UNREADABLE, mended
 from fsmount.remote.translate import silent, unreachable
 from fsmount.wire.relayfile import ErrorBody, Event
 
@@ -72,7 +72,7 @@ class Listener(Protocol):
 class Sockets:
     """Connections to ``GET {target}`` of one origin. ``trust`` is for TLS; ``timeout`` and ``ping`` are seconds.
 
-    ``dial`` makes the connection, where it is not to be a socket.
+    ``dial`` makes the connection, where it is not to be a socket; ``surprised`` is told of errors that nobody expected.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Sockets:
         timeout: float,
         ping: float = PING,
         dial: Callable[[], Awaitable[trio.abc.Stream]] | None = None,
+        surprised: Callable[[str], None] | None = None,
     ) -> None:
         parts = urlsplit(origin)
         self._origin = origin
@@ -97,6 +98,7 @@ class Sockets:
         self._timeout = min(timeout, LONGEST_HANDSHAKE)
         self._ping = ping
         self._dial = dial or self._connect
+        self._surprised = surprised
 
     async def listen(self, query: Sequence[tuple[str, str]], listener: Listener) -> NoReturn:
         """One connection, from its handshake to its end, which is told by raising.
@@ -196,14 +198,26 @@ class Sockets:
                 return silent(self._origin, "")
             case OSError() | trio.BrokenResourceError() | trio.ClosedResourceError():
                 return unreachable(error, self._origin)
-            case wsproto.utilities.ProtocolError() | h11.ProtocolError() | msgspec.DecodeError() | UnicodeError():
-                return InvalidAnswer(f"{self._origin} speaks no WebSocket of relayfile's: {type(error).__name__}")
-        return error
+            case wsproto.utilities.ProtocolError() | h11.ProtocolError() | UnicodeError():
+                return self._foreign(error)
+            case msgspec.DecodeError() | RecursionError():
+                return self._foreign(error)
+        return self._surprise(error)
+
+    def _foreign(self, error: Exception) -> InvalidAnswer:
+        return InvalidAnswer(f"{self._origin} speaks no WebSocket of relayfile's: {type(error).__name__}")
+
+    def _surprise(self, error: Exception) -> InvalidAnswer:
+        """One that a library or we ourselves made: it costs the connection, and must cost nothing else."""
+        message = f"internal error in the live feed: {kind_and_place(error)}"
+        if self._surprised is not None:
+            self._surprised(message)
+        return InvalidAnswer(message)
 
     def _refusal(self, rejected: ConnectionRejected) -> Refusal:
         try:
             told = msgspec.json.decode(rejected.body or b"", type=ErrorBody)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNREADABLE:
             told = ErrorBody()
         return Refusal(rejected.status_code, code=told.code[:100], message=self._tokens.hides(told.message)[:1000])
 

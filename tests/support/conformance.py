@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Protocol
 
 import pytest
@@ -149,9 +150,11 @@ async def a_repeated_batch_is_recognised(remote: Remote, foreign: Foreign) -> No
 
 
 @_check
-async def metadata_of_a_source_that_is_gone_is_no_obstacle(remote: Remote, foreign: Foreign) -> None:
-    await remote.copy_metadata(upload_of("/new", b"x"), RemotePath("/old"), Revision("rev_1"))
-    assert foreign.content("/new") == b"x"
+async def without_the_metadata_of_a_source_that_is_gone_nothing_is_created(remote: Remote, foreign: Foreign) -> None:
+    for content in (b"x", b"x" * 100_000):
+        upload = upload_of("/new", content)
+        await _refused(404, partial(remote.copy_metadata, upload, RemotePath("/old"), Revision("rev_1")))
+        assert foreign.content("/new") is None
 
 
 @_check

@@ -233,9 +233,8 @@ class FakeRemote:
         return await self._call("delete", path, lambda: self._delete(path, base))
 
     async def copy_metadata(self, upload: Upload, source: RemotePath, revision: Revision | None) -> Receipt:
-        found = self.files.get(source)
         return await self._call(
-            "copy_metadata", upload.path, lambda: self._put(upload, found.metadata if found is not None else ())
+            "copy_metadata", upload.path, lambda: self._put(upload, self._existing(source).metadata)
         )
 
     async def remove_directory(self, path: RemotePath) -> None:

@@ -262,3 +262,15 @@ async def test_what_it_shows(autojump_clock: MockClock, rig: Rig) -> None:
     assert shown.next_probe_at is not None
     assert shown.last_contact_at is None
     assert rig.remote.requests == [("probe", RemotePath("/"))]
+
+
+async def test_an_error_that_nobody_expected_of_a_probe_is_logged_and_probed_again(
+    autojump_clock: MockClock, rig: Rig, nursery: trio.Nursery
+) -> None:
+    rig.remote.fail("probe", lambda: KeyError("secret"))  # type: ignore[arg-type, return-value]
+    nursery.start_soon(rig.connection.run)
+    await rig.until(ConnectionState.OFFLINE)
+    await rig.until(ConnectionState.ONLINE)
+    (note,) = [note for note in rig.log.of("connection") if note.level == "error"]
+    assert "KeyError at fake_remote.py:" in note.message
+    assert "secret" not in note.message

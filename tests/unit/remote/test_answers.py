@@ -5,13 +5,14 @@ from __future__ import annotations
 import gzip
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
 import trio
 
 from fsmount.config import Credentials, parse_remote
-from fsmount.errors import InvalidAnswer, Refusal, Unreachable
+from fsmount.errors import InvalidAnswer, Refusal, RemoteError, Unreachable
 from fsmount.model import Base, Problem, Receipt, RemotePath, Revision
 from fsmount.remote.relayfile import RelayfileRemote
 from tests.support.notes import Notes
@@ -367,12 +368,13 @@ async def test_permissions_travel_with_a_copy(token_file: Path) -> None:
     assert server.asked[1].headers["if-match"] == "0"
 
 
-async def test_without_the_permissions_nothing_is_created(token_file: Path) -> None:
-    routes = {"GET /": response(403, {"code": "forbidden"}), "PUT /": response(202, {"targetRevision": "rev_2"})}
+@pytest.mark.parametrize("status", [403, 404])
+async def test_without_the_permissions_nothing_is_created(token_file: Path, status: int) -> None:
+    routes = {"GET /": response(status, {"code": "no"}), "PUT /": response(202, {"targetRevision": "rev_2"})}
     async with answered(routed(routes), token_file) as (remote, server, _):
         with pytest.raises(Refusal) as caught:
             await remote.copy_metadata(upload_of(FILE, b"x"), RemotePath("/old"), Revision("rev_1"))
-    assert caught.value.status == 403
+    assert caught.value.status == status
     assert [asked.method for asked in server.asked] == ["GET"]
 
 
@@ -397,6 +399,15 @@ async def test_a_name_that_is_no_text_hides_itself_alone(token_file: Path, name:
     assert [entry.path for entry in found] == ["/a", "/\U0001f600", r"/\ud83d"]
     assert [problem.path for problem in told] == ["/\0"]
     assert any(note.event == "name.skipped" for note in notes.all)
+
+
+@pytest.mark.parametrize("route", ["GET /fs/events", "GET /fs/tree"])
+async def test_an_answer_nested_too_deeply_is_no_answer(token_file: Path, route: str) -> None:
+    deep = response(200, b'{"path":"/","x":' + b"[" * 100_000 + b"]" * 100_000 + b"}")
+    async with answered(routed({**HEALTH, route: deep}), token_file) as (remote, _, _notes):
+        asked = partial(remote.follow, lambda _: None, lambda _: None) if "events" in route else remote.probe
+        with pytest.raises(RemoteError, match="relayfile"):
+            await asked()
 
 
 async def test_content_that_is_no_text_is_no_answer(token_file: Path) -> None:

@@ -27,6 +27,15 @@ def token(**said: object) -> str:
         ("relayfile:fs:read:/a/** relayfile:fs:write:/b/**", "/", ["/a/**"]),
         (["relayfile:fs:read:/a/pre*", "relayfile:fs:read", "relayfile:sync:read:/c"], "/", []),
         (None, "/", []),
+        (["relayfile:fs:read:/a/**", "relayfile:fs:read:/b/pre*"], "/", []),
+        (["relayfile:fs:read:/a/**", "relayfile:fs:read:/b/pre*"], "/a", ["/a/**"]),
+        (["relayfile:fs:read:/a/**", "relayfile:fs:read:/a/pre*"], "/", ["/a/**"]),
+        (["relayfile:fs:read:/a/**", "relayfile:fs:read:/ab*"], "/", []),
+        (["relayfile:fs:read:/b/pre*"], "/b/prefix/d", ["/b/prefix/d/**"]),
+        (["relayfile:fs:read:*"], "/b", ["/b/**"]),
+        (["relayfile:fs:read:/*"], "/", ["/**"]),
+        (["relayfile:fs:read:/a/*"], "/a", ["/a/**"]),
+        (["relayfile:fs:read:/a/**", "relayfile:fs:read:/*/b", "relayfile:fs:read:/*/**"], "/", ["/a/**"]),
     ],
 )
 def test_filters_lie_inside_the_grants_and_below_the_root(scopes: object, root: str, filters: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -131,3 +132,28 @@ async def test_an_echoed_token_is_hidden(tmp_path: Path) -> None:
     await tokens.token()
     assert tokens.hides(f"Authorization: Bearer {SECRET}") == "Authorization: Bearer ***"
     assert SECRET not in repr(tokens)
+
+
+@pytest.mark.parametrize("name", ["relay_pa_", "relay_ws_", "relay_id_", "relay_ag_"])
+async def test_an_echo_without_the_tokens_class_is_hidden(tmp_path: Path, name: str) -> None:
+    tokens, _ = source(Credentials(token_file=token_file(tmp_path, name + SECRET)))
+    await tokens.token()
+    assert tokens.hides(f"no session {SECRET}") == "no session ***"
+    assert tokens.hides(f"no session {name}{SECRET}") == "no session ***"
+
+
+async def test_an_echo_of_a_url_is_hidden(tmp_path: Path) -> None:
+    tokens, _ = source(Credentials(token_file=token_file(tmp_path, "opaque+secret==")))
+    await tokens.token()
+    assert tokens.hides("/fs/ws?token=opaque%2Bsecret%3D%3D") == "/fs/ws?token=***"
+
+
+async def test_echoes_of_earlier_tokens_are_hidden(tmp_path: Path) -> None:
+    names = [f"secret-token-{letter}" for letter in "abcdefgh"]
+    path = token_file(tmp_path, names[0])
+    tokens, _ = source(Credentials(token_file=path))
+    await tokens.token()
+    for before, name in pairwise(names):
+        path.write_text(name)
+        assert await tokens.renewed(before) == name if name in names[::2] else tokens.changed()
+    assert tokens.hides(" ".join(names)) == " ".join(["***"] * len(names))

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
@@ -14,13 +16,16 @@ import trio.testing
 import trio_websocket
 from trio_websocket import WebSocketRequest
 
-from fsmount.config import Credentials
+from fsmount.config import Credentials, parse_remote
 from fsmount.errors import Refusal, RemoteError, Unreachable
 from fsmount.model import Feed, Told
 from fsmount.remote.credentials import TokenSource
 from fsmount.remote.feed import ChangeFeed
 from fsmount.remote.history import History
+from fsmount.remote.relayfile import RelayfileRemote
 from fsmount.remote.websocket import Sockets
+from tests.support.notes import Notes
+from tests.support.server import serving
 from tests.unit.remote.test_history import Log
 
 Clock = trio.testing.MockClock
@@ -39,6 +44,7 @@ class World:
         self.ways: list[Feed] = []
         self.notes: list[str] = []
         self.error: RemoteError | None = None
+        self.fails_to_take = ""
         self.granted: list[list[str]] = []
         self.cut = trio.Event()
         self._grown = trio.Event()
@@ -49,8 +55,9 @@ class World:
         token.chmod(0o600)
         self.tokens = TokenSource(Credentials(token_file=token), warn=self.notes.append)
         sockets = Sockets(
-            "http://server", "/v1/workspaces/w/fs/ws", self.tokens, trust=None, timeout=30, dial=self._dial
-        )
+            "http://server", "/v1/workspaces/w/fs/ws", self.tokens, trust=None, timeout=30, dial=self._dial,
+            surprised=self.notes.append,
+        )  # fmt: skip
         self.feed = ChangeFeed(
             History(self.log.fetch), sockets, poll=1.0, granted=self._granted, note=self.notes.append
         )
@@ -63,9 +70,15 @@ class World:
 
     async def _follow(self) -> None:
         try:
-            await self.feed.follow(self.told.append, self._going)
+            await self.feed.follow(self._take, self._going)
         except RemoteError as error:
             self.error = error
+
+    def _take(self, told: Told | None) -> None:
+        if told is not None and told.path == self.fails_to_take:
+            self.fails_to_take = ""
+            raise ZeroDivisionError(TOKEN)
+        self.told.append(told)
 
     def _going(self, way: Feed) -> None:
         if not self.ways or self.ways[-1] is not way:
@@ -350,7 +363,13 @@ async def test_a_handshake_without_answer_has_a_deadline(live: World, autojump_c
     assert trio.current_time() < 20
 
 
-@pytest.mark.parametrize("message", ["no JSON", "[]", '{"type":1}', '{"type":"file.updated","path":null}'])
+DEEP = '{"type":"file.updated","x":' + "[" * 100_000 + "]" * 100_000 + "}"
+
+
+@pytest.mark.parametrize(
+    "message",
+    ["no JSON", "[]", '{"type":1}', '{"type":"file.updated","path":null}', pytest.param(DEEP, id="deep")],
+)
 async def test_what_cannot_be_read_is_fetched_instead(live: World, autojump_clock: Clock, message: str) -> None:
     live.script.append(babbling(message))
     live.end_sockets()
@@ -358,6 +377,20 @@ async def test_what_cannot_be_read_is_fetched_instead(live: World, autojump_cloc
     await live.has_told("/garbled")
     await live.becomes(Feed.LIVE)
     await live.has_told("/garbled")
+
+
+async def test_an_error_that_nobody_expected_ends_the_socket_and_is_logged_with_its_kind(
+    world: World, autojump_clock: Clock
+) -> None:
+    world.fails_to_take = "/trap"
+    world.script.append(babbling('{"eventId":"evt_2","type":"file.created","path":"/trap","revision":"rev_2"}'))
+    world.follow()
+    await world.has_told("*", "*")
+    await world.becomes(Feed.LIVE)
+    world.add("/after")
+    await world.has_told("*", "*", "/after")
+    (note,) = [note for note in world.notes if note.startswith("internal error")]
+    assert re.fullmatch(r"internal error in the live feed: ZeroDivisionError at test_feed\.py:\d+", note)
 
 
 async def test_a_name_that_is_no_text_keeps_the_feed_live(world: World, autojump_clock: Clock) -> None:
@@ -458,3 +491,23 @@ async def test_a_log_that_opens_up_is_read(narrow: World, autojump_clock: Clock)
     await narrow.becomes(Feed.POLLING)
     await narrow.becomes(Feed.LIVE)
     assert "path" not in narrow.asked[-1]
+
+
+@pytest.mark.parametrize(("grants", "way"), [(["/a/**"], Feed.LIVE), (["/a/**", "/b/pre*"], None)])
+async def test_a_credential_whose_grants_no_filters_can_say_has_no_feed(
+    tmp_path: Path, grants: list[str], way: Feed | None
+) -> None:
+    ways: list[Feed] = []
+    scope = trio.CancelScope()
+
+    def going(found: Feed) -> None:
+        ways.append(found)
+        scope.cancel()
+
+    with serving(tmp_path / "relay") as server:
+        (tmp_path / "token").write_text(server.sign(scopes=[f"relayfile:fs:read:{grant}" for grant in grants]))
+        credentials = Credentials(token_file=tmp_path / "token")
+        async with RelayfileRemote(parse_remote(server.remote), credentials, timeout=5, log=Notes()) as remote:
+            with trio.fail_after(10), suppress(Refusal), scope:
+                await remote.follow(lambda _: None, going)
+    assert ways[:1] == ([] if way is None else [way])

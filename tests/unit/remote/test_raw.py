@@ -18,7 +18,7 @@ from fsmount.errors import InvalidAnswer, Refusal, Unreachable
 from fsmount.model import ABSENT, Base, RemotePath, Revision
 from fsmount.ports import Upload
 from fsmount.remote.files import RAW_FROM
-from fsmount.remote.http import PIECE
+from fsmount.remote.pieces import PIECE
 from fsmount.remote.relayfile import RelayfileRemote
 from tests.support.notes import Notes
 from tests.support.raw import RawServer, Script, always, raw_server, response, routed
@@ -211,6 +211,15 @@ async def test_metadata_too_long_for_a_header_goes_along(relay_server: RelayServ
     assert found is not None
     assert found.semantics is not None
     assert found.semantics.comments == tuple(comments)
+
+
+async def test_without_the_metadata_of_what_is_gone_nothing_is_created(tmp_path: Path) -> None:
+    script = routed({"HEAD /": response(404, b""), "GET /health": HEALTH, "PUT /": WRITTEN})
+    async with answered(script, tmp_path) as (remote, server):
+        with pytest.raises(Refusal) as caught:
+            await remote.copy_metadata(upload_of("/new", LARGE, ABSENT), RemotePath("/old"), None)
+    assert caught.value.status == 404
+    assert not [asked for asked in server.asked if asked.method == "PUT"]
 
 
 @pytest.mark.parametrize(("read", "put"), [(413, 202), (403, 202), (200, 431), (200, 400), (200, 403)])

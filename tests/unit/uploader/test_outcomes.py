@@ -7,7 +7,20 @@ import trio
 from trio.testing import MockClock
 
 from fsmount.errors import InvalidAnswer, Refusal, Unreachable
-from fsmount.model import ABSENT, Attempt, Base, Body, Claim, ConnectionState, Reason, RemotePath, Revision, State
+from fsmount.model import (
+    ABSENT,
+    Attempt,
+    Base,
+    Body,
+    Claim,
+    ConnectionState,
+    OpId,
+    OpKind,
+    Reason,
+    RemotePath,
+    Revision,
+    State,
+)
 from tests.support.uploading import UploadRig
 from tests.support.uploads import digest_of
 
@@ -533,6 +546,51 @@ async def test_a_move_of_what_is_gone(autojump_clock: MockClock, rig: UploadRig,
     await rig.settled()
     assert rig.the_dead().reason is Reason.REMOTE_DELETED
     assert not rig.remote.files
+
+
+async def edited_and_moved_then_deleted_there(rig: UploadRig, nursery: trio.Nursery) -> OpId:
+    """The op of a file that was saved and renamed here, and deleted on the remote before either was sent."""
+    rig.remote.write("/old", b"content", metadata=("deny:agent:x",))
+    rig.save("/old", b"mine")
+    rig.rename("/old", "/new")
+    rig.remote.remove("/old")
+    nursery.start_soon(rig.run)
+    await rig.settled()
+    (record,) = rig.journal.records()
+    return record.op.op_id
+
+
+async def test_unsent_bytes_of_a_moved_file_that_is_gone_are_kept_and_not_created_without_permissions(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    op_id = await edited_and_moved_then_deleted_there(rig, nursery)
+    dead = rig.the_dead()
+    assert (dead.op.op_id, dead.op.kind, dead.reason) == (op_id, OpKind.MOVE, Reason.REMOTE_DELETED)
+    assert dead.op.body is not None
+    assert dead.op.body.digest == digest_of(b"mine")
+    assert not rig.remote.files
+
+
+async def test_a_person_may_force_it_to_be_created_all_the_same(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    rig.journal.force(await edited_and_moved_then_deleted_there(rig, nursery))
+    await rig.settled()
+    assert rig.remote.content("/new") == b"mine"
+    assert rig.journal.records() == []
+
+
+async def test_a_move_whose_bytes_arrived_before_its_old_name_was_deleted_there_is_done(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    rig.remote.write("/old", b"content")
+    rig.save("/old", b"mine")
+    rig.rename("/old", "/new")
+    rig.remote.write("/new", b"mine")
+    rig.remote.remove("/old")
+    nursery.start_soon(rig.run)
+    await rig.settled()
+    assert (set(rig.remote.files), rig.journal.records()) == ({"/new"}, [])
 
 
 async def test_a_move_of_what_changed(autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery) -> None:
