@@ -228,21 +228,21 @@ def _state_of(target: Target, state_dir: Path) -> Iterator[Finding]:
     holder = state.holder()
     if holder is None:
         yield ok(f"nobody holds {state_dir}")
-        _check_schema(state)
+        _check_journal(state)
     elif holder.pid and not holder.lives:
         yield warn(f"{holder} holds {state_dir}", holder.advice)
     else:
         yield ok(f"{holder} holds {state_dir}")
 
 
-def _check_schema(state: StateDirectory) -> None:
-    """Raises StateError for a journal that this version cannot read."""
+def _check_journal(state: StateDirectory) -> None:
+    """Raises StateError for a journal that is damaged, or of a newer version."""
     if not state.journal.exists():
         return
     from fsmount.journal import SCHEMA_VERSION
-    from fsmount.journal.database import schema_of
+    from fsmount.journal.database import examined
 
-    found = schema_of(state.journal)
+    found, _ = examined(state.journal)
     if found > SCHEMA_VERSION:
         raise StateError(
             f"{state.journal} was written by a newer fsmount (schema {found}, this one knows {SCHEMA_VERSION})",

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -93,6 +94,45 @@ def test_a_damaged_journal_is_not_opened_and_not_made_anew(tmp_path: Path, spoil
     assert (state.journal.read_bytes() if state.journal.exists() else None) == before
     with pytest.raises(JournalDamaged):
         opened(state, "relayfile+http://127.0.0.1:9/another", SystemClock(), AT_ONCE)
+
+
+def change_a_path(journal: Path) -> None:
+    """One byte of a row, which its index does not follow."""
+    content = journal.read_bytes()
+    at = content.rindex(b"/desk/1.txt")
+    flip(journal, at + len("/desk/"))
+
+
+def leave_a_log(journal: Path, copy: Path) -> None:
+    """As a crash leaves it, with all but the last commit in the database."""
+    last = sqlite3.connect(journal, isolation_level=None)
+    last.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    last.execute("INSERT INTO setting VALUES ('last', '')")
+    shutil.copytree(journal.parent, copy)
+    last.close()
+    shutil.copytree(copy, journal.parent, dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize("spoil", [flip_a_page, change_a_path])
+def test_looking_at_a_damaged_journal_changes_no_byte_of_it(
+    mount: Mount, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    mount.kill()
+    journal = mount.state / "journal.db"
+    leave_a_log(journal, tmp_path / "copy")
+    spoil(journal)
+    before = kept(mount)
+    assert journal.with_name("journal.db-wal") in before
+    for command in ("writeback status", "writeback list", "list", "wait", "doctor", "umount"):
+        where = [str(mount.point)] if command not in ("list", "doctor") else []
+        done = mount.fsmount(*command.split(), *where)
+        assert "damaged" in done.stdout + done.stderr, command
+        assert kept(mount) == before, command
+    mount.start()
+    assert "damaged" in mount.out("cat $MOUNT/.relay/status")
+    assert kept(mount) == before
+    mount.umount()
+    assert kept(mount) == before
 
 
 def used_state(folder: Path) -> StateDirectory:
