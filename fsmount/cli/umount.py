@@ -66,8 +66,7 @@ def umount(mountpoint: str | None, drain: float | None, state_dir: Path | None, 
         _end(target, holder, drain)
     if target.mounted() is not None:
         _clear(target)
-    click.echo(_farewell(target))
-    return 0
+    return _take_leave(target)
 
 
 def _refuse_if_used(target: Target, holder: Holder | None) -> None:
@@ -161,12 +160,18 @@ def _detach(mountpoint: str, *, lazy: bool) -> bool:
     return done.returncode == 0
 
 
-def _farewell(target: Target) -> str:
-    """What was done and what remains; forgets the mount if that is nothing."""
+def _take_leave(target: Target) -> int:
+    """Says what was done and what remains; the exit code."""
     try:
-        numbers = _remaining(target)
+        click.echo(_farewell(target, _remaining(target)))
     except JournalDamaged as error:
-        return f"unmounted {target}; what waits cannot be told: {escape(error.message)}"
+        click.echo(f"unmounted {target}")
+        raise FsmountError(f"what waits cannot be told: {error.message}", hint=error.hint) from error
+    return 0
+
+
+def _farewell(target: Target, numbers: Numbers | None) -> str:
+    """What was done and what remains; forgets the mount if that is nothing."""
     if numbers is None:
         return f"unmounted {target}"
     if not numbers.unsent and not numbers.held and not numbers.dead_letter:
