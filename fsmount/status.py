@@ -103,8 +103,6 @@ class Beside(Struct, frozen=True, kw_only=True):
     """A person paused uploads."""
     refusing: bool
     """Uploads all but stopped, because so much was refused."""
-    damage: str = ""
-    """Why the mount can only read, where its journal is damaged or gone."""
     local: int
     """What only this mount has: directories, links, litter and attributes."""
     problems: tuple[Problem, ...]
@@ -127,6 +125,8 @@ class Snapshot(Struct, frozen=True, kw_only=True, rename="camel"):
     started_at: float | None
     uptime_seconds: int | None
     health: Health
+    damage: str | None
+    """Why the mount can only read, where its journal is damaged or gone: its numbers tell nothing then."""
     connection: Connection
     preconditions: Preconditions
     provider_results: ProviderResults
@@ -203,7 +203,8 @@ def snapshot(facts: Facts) -> Snapshot:
         version=identity.version,
         started_at=identity.started_at,
         uptime_seconds=None if identity.started_at is None else max(0, int(now - identity.started_at)),
-        health=_health(identity, connection.state, queue, beside),
+        health=_health(identity, connection.state, queue, beside, damaged=bool(facts.journal.damage)),
+        damage=facts.journal.damage or None,
         connection=connection,
         preconditions=facts.preconditions(),
         provider_results=facts.provider_results(),
@@ -220,7 +221,7 @@ def snapshot(facts: Facts) -> Snapshot:
     )
 
 
-def _health(identity: MountIdentity, state: ConnectionState, queue: Queue, beside: Beside) -> Health:
+def _health(identity: MountIdentity, state: ConnectionState, queue: Queue, beside: Beside, *, damaged: bool) -> Health:
     """The first that holds, in the order of ``Health``. What is held fails too: it waits for a person."""
     if identity.pid is None:
         return Health.STOPPED
@@ -230,7 +231,7 @@ def _health(identity: MountIdentity, state: ConnectionState, queue: Queue, besid
         return Health.OFFLINE
     if beside.paused:
         return Health.PAUSED
-    if queue.dead_letter or queue.blocked or queue.held or beside.refusing or beside.damage:
+    if queue.dead_letter or queue.blocked or queue.held or beside.refusing or damaged:
         return Health.FAILING
     return Health.BUSY if queue.pending or queue.sending else Health.OK
 
@@ -267,7 +268,6 @@ def _beside(facts: Facts, now: float, counts: Counts, dead: Sequence[Record]) ->
         dead_by_reason=facts.journal.dead_by_reason(),
         paused=facts.paused(),
         refusing=facts.refusing(),
-        damage=facts.journal.damage,
         local=counts.local,
         problems=tuple(facts.problems()),
         settings=facts.settings(),

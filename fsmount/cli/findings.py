@@ -23,6 +23,7 @@ from msgspec import Struct
 from fsmount import __version__, registry
 from fsmount.cli.checks import DEVICE, FUSE_CONF, others_allowed
 from fsmount.cli.child import ChildFailed, in_child
+from fsmount.cli.live import LiveQueue
 from fsmount.cli.target import Target
 from fsmount.config import cache_home, config_home, state_home
 from fsmount.errors import FsmountError, MachineLacks, StateError
@@ -233,6 +234,8 @@ def _state_of(target: Target, state_dir: Path) -> Iterator[Finding]:
         yield warn(f"{holder} holds {state_dir}", holder.advice)
     else:
         yield ok(f"{holder} holds {state_dir}")
+        if (live := LiveQueue.of(target)) is not None:
+            live.check_journal()
 
 
 def _check_journal(state: StateDirectory) -> None:

@@ -109,7 +109,7 @@ def _needs_attention(snapshot: Snapshot) -> bool:
     """What ``paused`` hides in ``health`` waits for a person all the same."""
     queue = snapshot.queue
     waits = queue.dead_letter or queue.blocked or queue.held
-    return bool(waits) or snapshot.beside.refusing or bool(snapshot.beside.damage) or snapshot.health is Health.AUTH
+    return bool(waits) or snapshot.beside.refusing or bool(snapshot.damage) or snapshot.health is Health.AUTH
 
 
 def _last_error(snapshot: Snapshot) -> Members | None:

@@ -127,6 +127,7 @@ def test_looking_at_a_damaged_journal_changes_no_byte_of_it(
         where = [str(mount.point)] if command not in ("list", "doctor") else []
         done = mount.fsmount(*command.split(), *where)
         assert "damaged" in done.stdout + done.stderr, command
+        assert "starting or ending" not in done.stdout
         assert kept(mount) == before, command
     mount.start()
     assert "damaged" in mount.out("cat $MOUNT/.relay/status")
@@ -168,9 +169,21 @@ def test_with_a_damaged_journal_the_mount_is_read_only_and_says_so(mount: Mount)
     assert str(journal) in mount.out("sed -n 2p $MOUNT/.relay/status")
     assert str(journal) in mount.out("cat $MOUNT/.relay/problems")
     assert "read-only, and the files stay" in mount.log()
-    assert mount.fsmount("writeback", "list", str(mount.point)).returncode == 0
-    assert mount.fsmount("list").returncode == 0
-    assert mount.umount().returncode == 0
+    assert status["damage"].startswith(f"the journal {journal} is damaged: ")
+    for command in ("writeback list", "writeback status", "wait"):
+        done = mount.fsmount(*command.split(), str(mount.point))
+        assert (done.returncode, done.stdout) == (5, ""), command
+        assert str(journal) in done.stderr
+        assert JournalDamaged.WAY_OUT in done.stderr
+    assert "Input/output error" in mount.sh("sync $MOUNT/.relay", check=False).stderr
+    assert "sync.failed" in mount.log()
+    doctor = mount.fsmount("doctor")
+    assert doctor.returncode == 5
+    assert any(line.startswith("FAIL") and str(journal) in line for line in doctor.stdout.splitlines())
+    listed = mount.fsmount("list")
+    assert (listed.returncode, "pending" in listed.stdout, str(journal) in listed.stdout) == (0, False, True)
+    done = mount.umount()
+    assert (done.returncode, str(journal) in done.stderr) == (1, True)
     assert kept(mount) == before
 
 
