@@ -24,6 +24,7 @@ from fsmount.model import (  # fmt: skip
     Reason,
     Record,
     RemotePath,
+    SetApart,
     SpoolUse,
     State,
     Totals,
@@ -106,6 +107,8 @@ class Beside(Struct, frozen=True, kw_only=True):
     local: int
     """What only this mount has: directories, links, litter and attributes."""
     problems: tuple[Problem, ...]
+    apart: tuple[SetApart, ...]
+    """What the end of the journal forgot."""
     settings: dict[str, object]
     last_event_at: float | None
     kept: dict[OpId, RemotePath] = {}
@@ -145,11 +148,19 @@ class Snapshot(Struct, frozen=True, kw_only=True, rename="camel"):
 class AtRest:
     """The Facts of a mount without a daemon, from its journal alone."""
 
-    def __init__(self, identity: MountIdentity, journal: Journal, clock: Clock, spool: SpoolUse | None = None) -> None:
+    def __init__(
+        self,
+        identity: MountIdentity,
+        journal: Journal,
+        clock: Clock,
+        spool: SpoolUse | None = None,
+        apart: Sequence[SetApart] = (),
+    ) -> None:
         self.identity = identity
         self.journal: Journal = journal
         self._clock = clock
         self._spool = spool or SpoolUse()
+        self._apart = apart
 
     def now(self) -> float:
         return self._clock.now()
@@ -174,6 +185,9 @@ class AtRest:
 
     def problems(self) -> tuple[Problem, ...]:
         return ()
+
+    def apart(self) -> Sequence[SetApart]:
+        return self._apart
 
     def settings(self) -> dict[str, object]:
         return {}
@@ -231,7 +245,7 @@ def _health(identity: MountIdentity, state: ConnectionState, queue: Queue, besid
         return Health.OFFLINE
     if beside.paused:
         return Health.PAUSED
-    if queue.dead_letter or queue.blocked or queue.held or beside.refusing or damaged:
+    if queue.dead_letter or queue.blocked or queue.held or beside.refusing or damaged or beside.apart:
         return Health.FAILING
     return Health.BUSY if queue.pending or queue.sending else Health.OK
 
@@ -270,6 +284,7 @@ def _beside(facts: Facts, now: float, counts: Counts, dead: Sequence[Record]) ->
         refusing=facts.refusing(),
         local=counts.local,
         problems=tuple(facts.problems()),
+        apart=tuple(facts.apart()),
         settings=facts.settings(),
         last_event_at=facts.traffic().last_event_at,
         kept={record.op.op_id: record.op.target for record in dead if record.op.body},

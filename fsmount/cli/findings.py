@@ -28,7 +28,9 @@ from fsmount.cli.target import Target
 from fsmount.config import cache_home, config_home, state_home
 from fsmount.errors import FsmountError, MachineLacks, StateError
 from fsmount.mounttable import mounted_at, mounts
+from fsmount.render.advice import apart
 from fsmount.render.escape import escape, size
+from fsmount.spool import found_apart
 from fsmount.statedir import StateDirectory
 
 ROOM = 256 * 1024**2
@@ -226,6 +228,9 @@ def _state_of(target: Target, state_dir: Path) -> Iterator[Finding]:
         yield warn(f"the state directory {state_dir} of {target} is gone", f"fsmount umount {target} forgets the mount")
         return
     state.identity()
+    if kept := apart(found_apart(state.spool)):
+        said, _, do = kept.rpartition("; ")
+        yield warn(said, do)
     holder = state.holder()
     if holder is None:
         yield ok(f"nobody holds {state_dir}")

@@ -4,6 +4,7 @@ worse: what cannot be read is not written over.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import sqlite3
@@ -197,6 +198,31 @@ def test_a_damaged_log_loses_no_body(mount: Mount) -> None:
     assert "kept in" in mount.log()
     assert {path.read_bytes() for path in (mount.state / "spool/apart").iterdir()} == bodies
     assert mount.out("cat $MOUNT/desk/there.txt") == "there\n"
+
+
+def test_what_a_damaged_log_forgot_is_told_until_it_is_removed(mount: Mount) -> None:
+    mount.kill()
+    flip(mount.state / "journal.db-wal", 32 + 24 + 100)
+    mount.fsmount("writeback", "list", str(mount.point))
+    mounting = mount.fsmount("mount", mount.remote, str(mount.point), "--state-dir", str(mount.state),
+                             "--token-file", str(mount.server.token_file))  # fmt: skip
+    mount.pid = int(mounting.stdout.split("pid ")[1].split()[0])
+    kept = mount.state / "spool/apart"
+    assert "warning: the end of the journal was forgotten" in mounting.stderr
+    status = mount.out("cat $MOUNT/.relay/status")
+    assert "health    failing: the journal forgot changes: 3 files" in status
+    for told in (mounting.stderr, status, mount.fsmount("doctor").stdout):
+        assert f"3 files (27 B) of changes that were not sent are kept in {kept}" in told
+    problems = [json.loads(line) for line in mount.out("cat $MOUNT/.relay/problems").splitlines()]
+    assert {problem["path"] for problem in problems} == {str(path) for path in kept.iterdir()}
+    assert all("holds 9 B of a change of 20" in problem["why"] for problem in problems)
+    done = mount.umount()
+    assert "3 files of changes that the journal forgot" in done.stdout
+    assert "apart     the end of the journal was forgotten" in mount.fsmount("writeback", "status").stdout
+    shutil.rmtree(kept)
+    mount.start()
+    assert mount.status()["health"] == "ok"
+    assert mount.out("cat $MOUNT/.relay/problems") == ""
 
 
 def test_damaged_and_missing_bodies_concern_their_ops_alone(mount: Mount) -> None:
