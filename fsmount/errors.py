@@ -112,6 +112,11 @@ class StateError(FsmountError):
 class JournalDamaged(StateError):
     """The journal cannot be read or is not there any more; nothing of it was changed."""
 
+    WAY_OUT = "keep the file: it may hold unsent writes; move the state directory aside to start without it"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, hint=self.WAY_OUT)
+
 
 class TimedOut(FsmountError):
     """A deadline passed."""

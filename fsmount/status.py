@@ -24,6 +24,7 @@ from fsmount.model import (  # fmt: skip
     Reason,
     Record,
     RemotePath,
+    SetApart,
     SpoolUse,
     State,
     Totals,
@@ -103,11 +104,11 @@ class Beside(Struct, frozen=True, kw_only=True):
     """A person paused uploads."""
     refusing: bool
     """Uploads all but stopped, because so much was refused."""
-    damage: str = ""
-    """Why the mount can only read, where its journal is damaged or gone."""
     local: int
     """What only this mount has: directories, links, litter and attributes."""
     problems: tuple[Problem, ...]
+    apart: tuple[SetApart, ...]
+    """What the end of the journal forgot."""
     settings: dict[str, object]
     last_event_at: float | None
     kept: dict[OpId, RemotePath] = {}
@@ -127,6 +128,8 @@ class Snapshot(Struct, frozen=True, kw_only=True, rename="camel"):
     started_at: float | None
     uptime_seconds: int | None
     health: Health
+    damage: str | None
+    """Why the mount can only read, where its journal is damaged or gone: its numbers tell nothing then."""
     connection: Connection
     preconditions: Preconditions
     provider_results: ProviderResults
@@ -145,11 +148,19 @@ class Snapshot(Struct, frozen=True, kw_only=True, rename="camel"):
 class AtRest:
     """The Facts of a mount without a daemon, from its journal alone."""
 
-    def __init__(self, identity: MountIdentity, journal: Journal, clock: Clock, spool: SpoolUse | None = None) -> None:
+    def __init__(
+        self,
+        identity: MountIdentity,
+        journal: Journal,
+        clock: Clock,
+        spool: SpoolUse | None = None,
+        apart: Sequence[SetApart] = (),
+    ) -> None:
         self.identity = identity
         self.journal: Journal = journal
         self._clock = clock
         self._spool = spool or SpoolUse()
+        self._apart = apart
 
     def now(self) -> float:
         return self._clock.now()
@@ -174,6 +185,9 @@ class AtRest:
 
     def problems(self) -> tuple[Problem, ...]:
         return ()
+
+    def apart(self) -> Sequence[SetApart]:
+        return self._apart
 
     def settings(self) -> dict[str, object]:
         return {}
@@ -203,7 +217,8 @@ def snapshot(facts: Facts) -> Snapshot:
         version=identity.version,
         started_at=identity.started_at,
         uptime_seconds=None if identity.started_at is None else max(0, int(now - identity.started_at)),
-        health=_health(identity, connection.state, queue, beside),
+        health=_health(identity, connection.state, queue, beside, damaged=bool(facts.journal.damage)),
+        damage=facts.journal.damage or None,
         connection=connection,
         preconditions=facts.preconditions(),
         provider_results=facts.provider_results(),
@@ -220,7 +235,7 @@ def snapshot(facts: Facts) -> Snapshot:
     )
 
 
-def _health(identity: MountIdentity, state: ConnectionState, queue: Queue, beside: Beside) -> Health:
+def _health(identity: MountIdentity, state: ConnectionState, queue: Queue, beside: Beside, *, damaged: bool) -> Health:
     """The first that holds, in the order of ``Health``. What is held fails too: it waits for a person."""
     if identity.pid is None:
         return Health.STOPPED
@@ -230,7 +245,7 @@ def _health(identity: MountIdentity, state: ConnectionState, queue: Queue, besid
         return Health.OFFLINE
     if beside.paused:
         return Health.PAUSED
-    if queue.dead_letter or queue.blocked or queue.held or beside.refusing or beside.damage:
+    if queue.dead_letter or queue.blocked or queue.held or beside.refusing or damaged or beside.apart:
         return Health.FAILING
     return Health.BUSY if queue.pending or queue.sending else Health.OK
 
@@ -267,9 +282,9 @@ def _beside(facts: Facts, now: float, counts: Counts, dead: Sequence[Record]) ->
         dead_by_reason=facts.journal.dead_by_reason(),
         paused=facts.paused(),
         refusing=facts.refusing(),
-        damage=facts.journal.damage,
         local=counts.local,
         problems=tuple(facts.problems()),
+        apart=tuple(facts.apart()),
         settings=facts.settings(),
         last_event_at=facts.traffic().last_event_at,
         kept={record.op.op_id: record.op.target for record in dead if record.op.body},

@@ -23,7 +23,7 @@ from fsmount.app.commands import Decisions
 from fsmount.app.following import Following
 from fsmount.app.process import allow_descriptors, keep_memory_private
 from fsmount.app.providers import Providers
-from fsmount.app.recovery import opened, recover, unresolved
+from fsmount.app.recovery import opened, problems_apart, recover, unresolved
 from fsmount.app.reload import Reload, policy_of, timing_of
 from fsmount.app.settings import settings
 from fsmount.app.upkeep import Upkeep
@@ -44,6 +44,7 @@ from fsmount.model import (
     Problem,
     ProviderResults,
     RemotePath,
+    SetApart,
     SpoolUse,
     Traffic,
     Transfer,
@@ -51,6 +52,7 @@ from fsmount.model import (
 from fsmount.model import Connection as ConnectionShown
 from fsmount.ports import Details
 from fsmount.remote.relayfile import RelayfileRemote
+from fsmount.render.advice import apart
 from fsmount.spool import FileSpool
 from fsmount.statedir import Footprint, StateDirectory
 from fsmount.uploader import Uploader
@@ -118,6 +120,7 @@ def _serve(
         log.note("mount", warning, level="error")
     else:
         recover(journal, spool, log)
+    warning = "; ".join(filter(None, (warning, apart(spool.apart()))))
     journal.tell(log)
     try:
         return trio.run(Daemon(config, state, clock, log, journal, spool, reload).main, known, partial(ready, warning))
@@ -233,7 +236,10 @@ class Daemon:
         return self._uploader.failing
 
     def problems(self) -> Sequence[Problem]:
-        return self._filesystem.problems.all()
+        return [*self._filesystem.problems.all(), *problems_apart(self._spool)]
+
+    def apart(self) -> Sequence[SetApart]:
+        return self._spool.apart()
 
     def settings(self) -> dict[str, object]:
         return settings(self._reload.config, spool_limit=self._spool.limit)
@@ -363,10 +369,10 @@ class Daemon:
 
     def _take_leave(self) -> None:
         """The registration stays while an op can still be looked at, so that commands find it."""
-        left = unresolved(self.journal)
+        left, kept = unresolved(self.journal), self._spool.apart()
         unmounted = f"unmounted {self._config.mountpoint}; {left} ops are unresolved"
         self._log.note("mount", unmounted, details=Details(state="unmounted"))
-        if not left and not self.journal.counts().discarded and not self.journal.damage:
+        if not left and not self.journal.counts().discarded and not self.journal.damage and not kept:
             registry.remove(str(self._config.mountpoint))
 
     def _listed(self, directory: RemotePath, problems: Sequence[Problem]) -> None:

@@ -53,6 +53,7 @@ class Offline:
                 self._journal,
                 SystemClock(),
                 SpoolUse(bytes=self._spool.used, limit=self._spool.limit),
+                self._spool.apart(),
             )
         )
 

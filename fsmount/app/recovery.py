@@ -11,8 +11,9 @@ from contextlib import suppress
 from fsmount.errors import JournalDamaged
 from fsmount.eventlog import FileEventLog
 from fsmount.journal import SqliteJournal, open_journal, stand_in
-from fsmount.model import Body, DraftId, Timing
+from fsmount.model import Body, DraftId, Problem, Timing
 from fsmount.ports import Clock, Details
+from fsmount.render import advice
 from fsmount.spool import FileSpool
 from fsmount.statedir import StateDirectory
 
@@ -57,15 +58,15 @@ def recover(journal: SqliteJournal, spool: FileSpool, log: FileEventLog) -> None
             )
     unnamed = spool.unnamed(*journal.bodies())
     if journal.lost_commits and unnamed:
-        kept = spool.set_apart(unnamed)
-        log.note(
-            "mount",
-            f"the end of the journal could not be read, as after a power failure or on a damaged disk: {len(unnamed)}"
-            f" bodies that nothing in it names are kept in {kept}",
-            level="warning",
-        )
+        spool.set_apart(unnamed)
+        log.note("mount", advice.apart(spool.apart()), level="warning")
     else:
         journal.let_go(unnamed)
+
+
+def problems_apart(spool: FileSpool) -> list[Problem]:
+    """A problem a file whose change the end of the journal forgot, the oldest first."""
+    return [Problem(path=one.path, why=advice.why_apart(one)) for one in spool.apart()]
 
 
 def remove_released(leaving: Collection[Body], journal: SqliteJournal, spool: FileSpool) -> None:

@@ -23,11 +23,14 @@ from msgspec import Struct
 from fsmount import __version__, registry
 from fsmount.cli.checks import DEVICE, FUSE_CONF, others_allowed
 from fsmount.cli.child import ChildFailed, in_child
+from fsmount.cli.live import LiveQueue
 from fsmount.cli.target import Target
 from fsmount.config import cache_home, config_home, state_home
 from fsmount.errors import FsmountError, MachineLacks, StateError
 from fsmount.mounttable import mounted_at, mounts
+from fsmount.render.advice import apart
 from fsmount.render.escape import escape, size
+from fsmount.spool import found_apart
 from fsmount.statedir import StateDirectory
 
 ROOM = 256 * 1024**2
@@ -225,24 +228,29 @@ def _state_of(target: Target, state_dir: Path) -> Iterator[Finding]:
         yield warn(f"the state directory {state_dir} of {target} is gone", f"fsmount umount {target} forgets the mount")
         return
     state.identity()
+    if kept := apart(found_apart(state.spool)):
+        said, _, do = kept.rpartition("; ")
+        yield warn(said, do)
     holder = state.holder()
     if holder is None:
         yield ok(f"nobody holds {state_dir}")
-        _check_schema(state)
+        _check_journal(state)
     elif holder.pid and not holder.lives:
         yield warn(f"{holder} holds {state_dir}", holder.advice)
     else:
         yield ok(f"{holder} holds {state_dir}")
+        if (live := LiveQueue.of(target)) is not None:
+            live.check_journal()
 
 
-def _check_schema(state: StateDirectory) -> None:
-    """Raises StateError for a journal that this version cannot read."""
+def _check_journal(state: StateDirectory) -> None:
+    """Raises StateError for a journal that is damaged, or of a newer version."""
     if not state.journal.exists():
         return
     from fsmount.journal import SCHEMA_VERSION
-    from fsmount.journal.database import schema_of
+    from fsmount.journal.database import examined
 
-    found = schema_of(state.journal)
+    found, _ = examined(state.journal)
     if found > SCHEMA_VERSION:
         raise StateError(
             f"{state.journal} was written by a newer fsmount (schema {found}, this one knows {SCHEMA_VERSION})",

@@ -21,7 +21,7 @@ from fsmount.cli.child import DEADLINE, Child, ChildFailed
 from fsmount.cli.live import LiveQueue
 from fsmount.cli.queue import Numbers, Status, opened, status_of
 from fsmount.cli.target import Target, find, registered, state_dir_instead_of
-from fsmount.errors import FsmountError, NotFound, StateError, TimedOut
+from fsmount.errors import FsmountError, JournalDamaged, NotFound, StateError, TimedOut
 from fsmount.mounttable import MountLine, mounts
 from fsmount.render.escape import counted, escape
 from fsmount.render.json import encode
@@ -130,6 +130,8 @@ def _answer(target: Target, child: Child, until: float) -> Row | None:
         return None if error.errno in _FOREIGN and target.state_dir is None else _at_rest(target, _DEAD)
     except ChildFailed as error:
         return _row(target, _SILENT, None, str(error))
+    if status.damage:
+        return _row(target, status.health, None, _both(JournalDamaged(status.damage)), status.pid)
     look = f"fsmount writeback status {target.quoted}" if status.queue.dead_letter else None
     return _row(target, status.health, status.queue, look, status.pid)
 
@@ -142,12 +144,18 @@ def _at_rest(target: Target, health: str) -> Row:
             return _row(target, health, None, again)
         with opened(target) as queue:
             return _row(target, health, status_of(queue).queue, again)
+    except JournalDamaged as error:
+        return _row(target, health, None, _both(error))
     except StateError:
         return _row(target, _BUSY, None, f"look at {target.holder()}")
     except NotFound as error:
         return _row(target, health, None, error.message)
     except FsmountError as error:
-        return _row(target, health, None, f"{error.message}; {error.hint}" if error.hint else error.message)
+        return _row(target, health, None, _both(error))
+
+
+def _both(error: FsmountError) -> str:
+    return escape(f"{error.message}; {error.hint}" if error.hint else error.message)
 
 
 def _row(target: Target, health: str, queue: Numbers | None, hint: str | None, pid: int | None = None) -> Row:

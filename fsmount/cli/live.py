@@ -21,12 +21,13 @@ from fsmount.cli.queue import (
     RETRY,
     Glance,
     Move,
+    Status,
     Version,
     read_status,
     unknown,
 )
 from fsmount.cli.target import Target
-from fsmount.errors import FsmountError, VerbRefused
+from fsmount.errors import FsmountError, JournalDamaged, VerbRefused
 
 _TAIL = 16 * 1024
 _SUFFIX = ".json"
@@ -44,6 +45,7 @@ class LiveQueue:
     def __init__(self, target: Target) -> None:
         self._target = target
         self._relay = f"{target.mountpoint}/.relay"
+        self._first = Status()
 
     @classmethod
     def of(cls, target: Target) -> LiveQueue | None:
@@ -52,12 +54,18 @@ class LiveQueue:
             return None
         queue = cls(target)
         try:
-            in_child(lambda: _all_of(f"{queue._relay}/status.json"), what=queue._what, hint=queue._hint)
+            found = in_child(lambda: _all_of(f"{queue._relay}/status.json"), what=queue._what, hint=queue._hint)
+            queue._first = read_status(found)
         except OSError as error:
             if error.errno in _GONE:
                 return None
             raise queue._failed(error) from error
         return queue
+
+    def check_journal(self) -> None:
+        """Raises JournalDamaged where the first look told so: of such a mount no op is known, which is not none."""
+        if self._first.damage:
+            raise JournalDamaged(self._first.damage)
 
     def ask(self) -> Child:
         """A child that yields ``status.json``'s ``Status``, not waited for."""

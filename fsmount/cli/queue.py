@@ -61,6 +61,7 @@ class Status(Struct, frozen=True, kw_only=True, rename="camel"):
 
     queue: Numbers = Numbers()
     health: str = ""
+    damage: str | None = None
     connection: Way = Way()
     transfers: tuple[Sent, ...] = ()
     remote: str | None = None
@@ -198,12 +199,14 @@ def unknown(op_id: str) -> NotFound:
 def opened(target: Target) -> Iterator[Queue]:
     """The queue of the mount that is meant; holds the state directory's lock where no daemon does.
 
-    Raises TimedOut where its daemon is silent, StateError where another program uses the state directory, NotFound
-    where neither a daemon nor a state directory is left.
+    Raises TimedOut where its daemon is silent, StateError where another program uses the state directory,
+    JournalDamaged where nothing can be told, with a daemon or without one, NotFound where neither a daemon nor a state
+    directory is left.
     """
     from fsmount.cli.live import LiveQueue
 
     if (live := LiveQueue.of(target)) is not None:
+        live.check_journal()
         yield live
         return
     from fsmount.cli.atrest import AtRestQueue

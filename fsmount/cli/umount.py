@@ -18,11 +18,14 @@ import msgspec
 from fsmount import registry
 from fsmount.cli import values
 from fsmount.cli.child import in_child
+from fsmount.cli.daemon import warn
 from fsmount.cli.holders import HeldBy, holders, mounted_below
 from fsmount.cli.queue import Numbers, opened, status_of
 from fsmount.cli.target import Target, find, state_dir_instead_of
 from fsmount.errors import FsmountError, JournalDamaged, MachineLacks, NotFound, StateError, TimedOut, UsageError
+from fsmount.render.advice import apart
 from fsmount.render.escape import counted, escape
+from fsmount.spool import found_apart
 from fsmount.statedir import Holder, StateDirectory
 
 _GRACE = 15.0
@@ -66,8 +69,7 @@ def umount(mountpoint: str | None, drain: float | None, state_dir: Path | None, 
         _end(target, holder, drain)
     if target.mounted() is not None:
         _clear(target)
-    click.echo(_farewell(target))
-    return 0
+    return _take_leave(target)
 
 
 def _refuse_if_used(target: Target, holder: Holder | None) -> None:
@@ -161,15 +163,24 @@ def _detach(mountpoint: str, *, lazy: bool) -> bool:
     return done.returncode == 0
 
 
-def _farewell(target: Target) -> str:
-    """What was done and what remains; forgets the mount if that is nothing."""
+def _take_leave(target: Target) -> int:
+    """Says what was done and what remains; the exit code."""
     try:
         numbers = _remaining(target)
     except JournalDamaged as error:
-        return f"unmounted {target}; what waits cannot be told: {escape(error.message)}"
+        click.echo(f"unmounted {target}")
+        raise FsmountError(f"what waits cannot be told: {error.message}", hint=error.hint) from error
+    kept = () if target.state_dir is None else found_apart(StateDirectory(target.state_dir).spool)
+    click.echo(_farewell(target, numbers, len(kept)))
+    warn(apart(kept))
+    return 0
+
+
+def _farewell(target: Target, numbers: Numbers | None, forgotten: int) -> str:
+    """What was done and what remains; forgets the mount if that is nothing."""
     if numbers is None:
         return f"unmounted {target}"
-    if not numbers.unsent and not numbers.held and not numbers.dead_letter:
+    if not numbers.unsent and not numbers.held and not numbers.dead_letter and not forgotten:
         registry.remove(target.mountpoint or "")
         return f"unmounted {target}; everything was delivered"
     parts = (
@@ -179,6 +190,7 @@ def _farewell(target: Target) -> str:
     )
     parts += [f"{counted(numbers.held, 'op')} held"] if numbers.held else []
     parts += [counted(numbers.dead_letter, "dead letter")] if numbers.dead_letter else []
+    parts += [f"{counted(forgotten, 'file')} of changes that the journal forgot"] if forgotten else []
     return f"unmounted {target}; {', '.join(parts)}"
 
 

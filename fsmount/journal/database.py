@@ -19,7 +19,6 @@ from fsmount.journal.migration import SCHEMA_VERSION, migrate
 from fsmount.journal.reserve import Reserve
 from fsmount.journal.wal import goes_on
 
-_KEEP = "keep the file: it may hold unsent writes; move the state directory aside to start without it"
 _PERMIT = "make it, and its directory, readable and writable for you"
 _NOT_ALLOWED = (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_AUTH)
 
@@ -50,15 +49,15 @@ class Database:
     def _begin(self, path: Path, *, known: bool) -> None:
         if path.exists() and not os.access(path, os.R_OK | os.W_OK):
             raise MachineLacks(f"the journal {path} cannot be opened: permission denied", hint=_PERMIT)
+        found, self.lost_commits = examined(path) if path.exists() else (0, False)
         try:
-            found, self.lost_commits = _looked_at(path) if path.exists() else (0, False)
             if found > SCHEMA_VERSION:
                 raise StateError(
                     f"{path} was written by a newer fsmount (schema {found}, this one knows {SCHEMA_VERSION})",
                     hint="use that version; nothing was changed",
                 )
             if known and not found:
-                raise JournalDamaged(f"the journal {path} is {'empty' if path.exists() else 'gone'}", hint=_KEEP)
+                raise JournalDamaged(f"the journal {path} is {'empty' if path.exists() else 'gone'}")
             self._connect(path, found)
         except sqlite3.Error as error:
             raise _unreadable(path, error) from error
@@ -81,7 +80,6 @@ class Database:
                 migrate(self.connection)
                 # So that the file is never without its tables, whatever becomes of the log.
                 self.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
-            self._check()
         except BaseException:
             self.connection.close()
             raise
@@ -99,14 +97,6 @@ class Database:
             "wal_autocheckpoint=4000",
         ):
             self.connection.execute(f"PRAGMA {pragma}").fetchall()
-
-    def _check(self) -> None:
-        """Raises StateError for a damaged file. A damaged row is no damaged file: it is shown as what it is."""
-        self.connection.execute("PRAGMA ignore_check_constraints=ON")
-        problem = self.connection.execute("PRAGMA quick_check(1)").fetchone()[0]
-        self.connection.execute("PRAGMA ignore_check_constraints=OFF")
-        if problem != "ok":
-            raise JournalDamaged(f"the journal {self._path} is damaged: {problem}", hint=_KEEP)
 
     def _check_there(self) -> None:
         """Raises FileError EIO where somebody has removed or replaced the files: what is written now would vanish."""
@@ -181,14 +171,6 @@ class Database:
         self.connection.close()
 
 
-def schema_of(path: Path) -> int:
-    """The schema version of a journal that nobody has open; raises StateError where it cannot be read."""
-    try:
-        return _looked_at(path)[0]
-    except sqlite3.Error as error:
-        raise _unreadable(path, error) from error
-
-
 def _unreadable(path: Path, error: sqlite3.Error) -> FsmountError:
     if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
         return StateError(
@@ -197,30 +179,44 @@ def _unreadable(path: Path, error: sqlite3.Error) -> FsmountError:
         )
     if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_ALLOWED:
         return MachineLacks(f"the journal {path} cannot be opened: {error}", hint=_PERMIT)
-    return JournalDamaged(f"the journal {path} cannot be read: {error}", hint=_KEEP)
+    return JournalDamaged(f"the journal {path} cannot be read: {error}")
 
 
-def _looked_at(path: Path) -> tuple[int, bool]:
+def examined(path: Path) -> tuple[int, bool]:
     """The file's schema version, 0 for an empty file, and whether its log goes on behind what SQLite reads of it.
 
-    Not a byte of them is changed.
+    Raises JournalDamaged unless the whole file is sound; a damaged row is no damaged file: it is shown as what it is.
+    Not a byte is changed: closing a connection that may write would move the log into the very file that is damaged.
     """
     try:
         return _look(path, "ro")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode != sqlite3.SQLITE_READONLY_ROLLBACK:
-            raise
-    # The power failed in the first transaction of all, which alone is not in the write-ahead log: SQLite undoes it.
-    return _look(path, "rw")
+    except sqlite3.Error as error:
+        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_READONLY_ROLLBACK:
+            raise _unreadable(path, error) from error
+    try:
+        # The power failed in the first transaction of all, which alone is not in the write-ahead log: SQLite undoes it.
+        return _look(path, "rw")
+    except sqlite3.Error as error:
+        raise _unreadable(path, error) from error
 
 
 def _look(path: Path, mode: str) -> tuple[int, bool]:
     connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode={mode}", uri=True)
     try:
-        version = int(connection.execute("PRAGMA user_version").fetchone()[0])
-        return version, goes_on(path)
+        version, lost_commits = int(connection.execute("PRAGMA user_version").fetchone()[0]), goes_on(path)
+        if version <= SCHEMA_VERSION:
+            _check(connection, path)
+        return version, lost_commits
     finally:
         connection.close()
+
+
+def _check(connection: sqlite3.Connection, path: Path) -> None:
+    """Raises JournalDamaged. Only the integrity check compares the indexes with the rows, as a look-up relies on."""
+    connection.execute("PRAGMA ignore_check_constraints=ON")
+    problem = str(connection.execute("PRAGMA integrity_check(1)").fetchone()[0])
+    if problem != "ok":
+        raise JournalDamaged(f"the journal {path} is damaged: {' '.join(problem.split())}")
 
 
 def _sync(path: Path) -> None:

@@ -97,6 +97,14 @@ class Problem(Struct, frozen=True, kw_only=True, rename="camel"):
     why: str
 
 
+class SetApart(Struct, frozen=True, kw_only=True):
+    """One file with bytes of a change that the end of the journal forgot; ``at`` is when it was last written."""
+
+    path: str
+    size: int
+    at: float
+
+
 FILE_AND_DIRECTORY = "a file and a directory have this name: the file is shown, what lies in the directory is not"
 """Why of a Problem."""
 

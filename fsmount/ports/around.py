@@ -23,6 +23,7 @@ from fsmount.model import (
     Receipt,
     RemotePath,
     Revision,
+    SetApart,
     SpoolUse,
     Traffic,
     Transfer,
@@ -146,6 +147,10 @@ class Facts(Protocol):
 
     def problems(self) -> Sequence[Problem]:
         """What is not shown as it is."""
+        ...
+
+    def apart(self) -> Sequence[SetApart]:
+        """The files of changes that the end of the journal forgot."""
         ...
 
     def settings(self) -> dict[str, object]:

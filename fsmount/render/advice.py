@@ -5,10 +5,12 @@ Invariant: every command named here can be pasted into a shell that stands in th
 
 from __future__ import annotations
 
+import os
 import shlex
+from collections.abc import Sequence
 
-from fsmount.model import OpId, Reason, Record, RemotePath, State, is_below, parent_of
-from fsmount.render.escape import escape
+from fsmount.model import OpId, Reason, Record, RemotePath, SetApart, State, is_below, parent_of
+from fsmount.render.escape import counted, escape, rfc3339, size
 
 
 def mount_path(path: RemotePath, root: RemotePath) -> str:
@@ -145,6 +147,26 @@ def next_step_to_look_up(op_id: OpId, reason: Reason) -> str:
 
 def _look_up(op_id: OpId, relay: str) -> str:
     return f"grep hint {_directory(relay)}/dead-letter/{op_id}.json"
+
+
+def apart(found: Sequence[SetApart]) -> str:
+    """What lies in the spool's ``apart``, one line; empty where that is nothing."""
+    if not found:
+        return ""
+    files, whole = counted(len(found), "file"), size(sum(one.size for one in found))
+    return (
+        f"the end of the journal was forgotten, as after a power failure or on a damaged disk: {files} ({whole}) of"
+        f" changes that were not sent {'is' if len(found) == 1 else 'are'} kept in {os.path.dirname(found[0].path)};"
+        " copy back what is wanted, then remove them"
+    )
+
+
+def why_apart(one: SetApart) -> str:
+    """Of one of them, for ``problems``."""
+    return (
+        f"it holds {size(one.size)} of a change of {rfc3339(one.at)} that the end of the journal forgot, so that its"
+        " name is not known: copy it to where it belongs, then remove it"
+    )
 
 
 def hint(record: Record, root: RemotePath) -> str | None:

@@ -108,8 +108,8 @@ def _state_word(snapshot: Snapshot, pending: int) -> str:
 def _needs_attention(snapshot: Snapshot) -> bool:
     """What ``paused`` hides in ``health`` waits for a person all the same."""
     queue = snapshot.queue
-    waits = queue.dead_letter or queue.blocked or queue.held
-    return bool(waits) or snapshot.beside.refusing or bool(snapshot.beside.damage) or snapshot.health is Health.AUTH
+    waits = queue.dead_letter or queue.blocked or queue.held or snapshot.damage or snapshot.beside.apart
+    return bool(waits) or snapshot.beside.refusing or snapshot.health is Health.AUTH
 
 
 def _last_error(snapshot: Snapshot) -> Members | None:

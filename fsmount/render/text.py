@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import shlex
 
+from fsmount.errors import JournalDamaged
 from fsmount.model import CacheUse, ConnectionState, ProviderResults, SpoolUse
-from fsmount.render.advice import held_commands, mount_path, next_step, next_step_at_rest, resume_command
+from fsmount.render.advice import apart, held_commands, mount_path, next_step, next_step_at_rest, resume_command
 from fsmount.render.escape import counted, escape, size, span, when
 from fsmount.status import DeadLetter, Health, Snapshot
 
@@ -90,8 +91,10 @@ def _failing(snapshot: Snapshot) -> str:
         parts.append(f"{dead}; nothing is tried again by itself")
     if queue.held:
         parts.append(f"{counted(queue.held, 'op')} of a mass delete held")
-    if snapshot.beside.damage:
-        parts.append(f"{snapshot.beside.damage}; nothing can be written")
+    if snapshot.damage:
+        parts.append(f"{escape(snapshot.damage)}; nothing can be written; {JournalDamaged.WAY_OUT}")
+    if snapshot.beside.apart:
+        parts.append(f"the journal forgot changes: {counted(len(snapshot.beside.apart), 'file')} of them kept apart")
     if snapshot.beside.refusing:
         once = f"to go on at once: {resume_command(_relay(snapshot))}"
         parts.append(f"so much was refused that one op a minute is tried; {once}")
@@ -132,9 +135,11 @@ def _apart(snapshot: Snapshot) -> list[str]:
     if beside.local:
         kept = counted(beside.local, "entry", "entries")
         lines.append(f"only here {kept}: directories, links, litter and attributes that the remote does not have")
+    if beside.apart:
+        lines.append(f"apart     {escape(apart(beside.apart))}")
     if beside.problems:
-        names = counted(len(beside.problems), "name is", "names are")
-        lines.append(f"problems  {names} not shown as they stand: see {escape(_relay(snapshot))}/problems")
+        told = counted(len(beside.problems), "entry", "entries")
+        lines.append(f"problems  {told}: see {escape(_relay(snapshot))}/problems")
     return lines
 
 

@@ -19,7 +19,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from fsmount.errors import MachineLacks
-from fsmount.model import Body, Digest, DraftId
+from fsmount.model import Body, Digest, DraftId, SetApart
+from fsmount.spool.apart import APART, found_apart
 from fsmount.spool.draft import DraftFile
 from fsmount.spool.files import BodyFile, digest_of, digest_of_open, fsync
 from fsmount.spool.room import Room
@@ -140,15 +141,18 @@ class FileSpool:
         named: set[str] = {*digests, *drafts}
         return [_body_at(entry) for entry in self._files() if entry.name not in named]
 
-    def set_apart(self, bodies: Iterable[Body]) -> str:
-        """Moves files that no row names to where nothing removes them; the directory. Raises OSError."""
-        directory = os.path.join(os.path.dirname(self._bodies), "apart")
+    def set_apart(self, bodies: Iterable[Body]) -> None:
+        """Moves files that no row names to where nothing removes them. Raises OSError."""
+        directory = os.path.join(os.path.dirname(self._bodies), APART)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         for body in bodies:
             path = self._body_path(body.digest or Digest("")) if body.draft is None else self._draft_path(body.draft)
             os.rename(path, os.path.join(directory, os.path.basename(path)))
             self.room.give(body.size)
-        return directory
+
+    def apart(self) -> tuple[SetApart, ...]:
+        """What was set apart and nobody has removed since."""
+        return found_apart(Path(os.path.dirname(self._bodies)))
 
     def lasting(self, body: Body) -> bool:
         """Whether the body was synced, or is a former run's: of those it is not known, so they are taken for synced."""

@@ -4,8 +4,10 @@ worse: what cannot be read is not written over.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
+import sqlite3
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,6 +97,46 @@ def test_a_damaged_journal_is_not_opened_and_not_made_anew(tmp_path: Path, spoil
         opened(state, "relayfile+http://127.0.0.1:9/another", SystemClock(), AT_ONCE)
 
 
+def change_a_path(journal: Path) -> None:
+    """One byte of a row, which its index does not follow."""
+    content = journal.read_bytes()
+    at = content.rindex(b"/desk/1.txt")
+    flip(journal, at + len("/desk/"))
+
+
+def leave_a_log(journal: Path, copy: Path) -> None:
+    """As a crash leaves it, with all but the last commit in the database."""
+    last = sqlite3.connect(journal, isolation_level=None)
+    last.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    last.execute("INSERT INTO setting VALUES ('last', '')")
+    shutil.copytree(journal.parent, copy)
+    last.close()
+    shutil.copytree(copy, journal.parent, dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize("spoil", [flip_a_page, change_a_path])
+def test_looking_at_a_damaged_journal_changes_no_byte_of_it(
+    mount: Mount, tmp_path: Path, spoil: Callable[[Path], None]
+) -> None:
+    mount.kill()
+    journal = mount.state / "journal.db"
+    leave_a_log(journal, tmp_path / "copy")
+    spoil(journal)
+    before = kept(mount)
+    assert journal.with_name("journal.db-wal") in before
+    for command in ("writeback status", "writeback list", "list", "wait", "doctor", "umount"):
+        where = [str(mount.point)] if command not in ("list", "doctor") else []
+        done = mount.fsmount(*command.split(), *where)
+        assert "damaged" in done.stdout + done.stderr, command
+        assert "starting or ending" not in done.stdout
+        assert kept(mount) == before, command
+    mount.start()
+    assert "damaged" in mount.out("cat $MOUNT/.relay/status")
+    assert kept(mount) == before
+    mount.umount()
+    assert kept(mount) == before
+
+
 def used_state(folder: Path) -> StateDirectory:
     """A state directory that belongs to a remote."""
     state = StateDirectory(folder / "state").create()
@@ -128,9 +170,21 @@ def test_with_a_damaged_journal_the_mount_is_read_only_and_says_so(mount: Mount)
     assert str(journal) in mount.out("sed -n 2p $MOUNT/.relay/status")
     assert str(journal) in mount.out("cat $MOUNT/.relay/problems")
     assert "read-only, and the files stay" in mount.log()
-    assert mount.fsmount("writeback", "list", str(mount.point)).returncode == 0
-    assert mount.fsmount("list").returncode == 0
-    assert mount.umount().returncode == 0
+    assert status["damage"].startswith(f"the journal {journal} is damaged: ")
+    for command in ("writeback list", "writeback status", "wait"):
+        done = mount.fsmount(*command.split(), str(mount.point))
+        assert (done.returncode, done.stdout) == (5, ""), command
+        assert str(journal) in done.stderr
+        assert JournalDamaged.WAY_OUT in done.stderr
+    assert "Input/output error" in mount.sh("sync $MOUNT/.relay", check=False).stderr
+    assert "sync.failed" in mount.log()
+    doctor = mount.fsmount("doctor")
+    assert doctor.returncode == 5
+    assert any(line.startswith("FAIL") and str(journal) in line for line in doctor.stdout.splitlines())
+    listed = mount.fsmount("list")
+    assert (listed.returncode, "pending" in listed.stdout, str(journal) in listed.stdout) == (0, False, True)
+    done = mount.umount()
+    assert (done.returncode, str(journal) in done.stderr) == (1, True)
     assert kept(mount) == before
 
 
@@ -144,6 +198,31 @@ def test_a_damaged_log_loses_no_body(mount: Mount) -> None:
     assert "kept in" in mount.log()
     assert {path.read_bytes() for path in (mount.state / "spool/apart").iterdir()} == bodies
     assert mount.out("cat $MOUNT/desk/there.txt") == "there\n"
+
+
+def test_what_a_damaged_log_forgot_is_told_until_it_is_removed(mount: Mount) -> None:
+    mount.kill()
+    flip(mount.state / "journal.db-wal", 32 + 24 + 100)
+    mount.fsmount("writeback", "list", str(mount.point))
+    mounting = mount.fsmount("mount", mount.remote, str(mount.point), "--state-dir", str(mount.state),
+                             "--token-file", str(mount.server.token_file))  # fmt: skip
+    mount.pid = int(mounting.stdout.split("pid ")[1].split()[0])
+    kept = mount.state / "spool/apart"
+    assert "warning: the end of the journal was forgotten" in mounting.stderr
+    status = mount.out("cat $MOUNT/.relay/status")
+    assert "health    failing: the journal forgot changes: 3 files" in status
+    for told in (mounting.stderr, status, mount.fsmount("doctor").stdout):
+        assert f"3 files (27 B) of changes that were not sent are kept in {kept}" in told
+    problems = [json.loads(line) for line in mount.out("cat $MOUNT/.relay/problems").splitlines()]
+    assert {problem["path"] for problem in problems} == {str(path) for path in kept.iterdir()}
+    assert all("holds 9 B of a change of 20" in problem["why"] for problem in problems)
+    done = mount.umount()
+    assert "3 files of changes that the journal forgot" in done.stdout
+    assert "apart     the end of the journal was forgotten" in mount.fsmount("writeback", "status").stdout
+    shutil.rmtree(kept)
+    mount.start()
+    assert mount.status()["health"] == "ok"
+    assert mount.out("cat $MOUNT/.relay/problems") == ""
 
 
 def test_damaged_and_missing_bodies_concern_their_ops_alone(mount: Mount) -> None:

@@ -24,6 +24,7 @@ from fsmount.model import (  # fmt: skip
     Record,
     RemotePath,
     Revision,
+    SetApart,
     SpoolUse,
     State,
     Timing,
@@ -62,6 +63,7 @@ class Mounted:
         self.pausing = False
         self.breaking = False
         self.odd: tuple[Problem, ...] = ()
+        self.forgotten: tuple[SetApart, ...] = ()
         self.configured: dict[str, object] = {"settle": 0.3}
 
     def now(self) -> float:
@@ -87,6 +89,9 @@ class Mounted:
 
     def problems(self) -> Sequence[Problem]:
         return self.odd
+
+    def apart(self) -> Sequence[SetApart]:
+        return self.forgotten
 
     def settings(self) -> dict[str, object]:
         return self.configured

@@ -175,10 +175,15 @@ class ControlTree:
         return self.getattr(ino)
 
     async def sync(self) -> None:
-        """Waits until none of the ops that wait or are being sent now can move by itself; EIO if one is not delivered.
+        """Waits until none of the ops that wait or are being sent now can move by itself; EIO if one is not delivered,
+        or if a damaged journal cannot tell which there are.
 
         Has no timeout of its own. A checkpoint.
         """
+        if self._journal.damage:
+            message = f"whether all is delivered cannot be told: {self._journal.damage}"
+            self._log.note("sync.failed", message, level="error")
+            raise FileError(errno.EIO, message)
         states = (State.PENDING, State.SENDING)
         left = await self._deliveries.settled([op_id for state in states for op_id in self._journal.op_ids(state)])
         if left:

@@ -67,6 +67,7 @@ STATUS_MEMBERS = [
     "startedAt",
     "uptimeSeconds",
     "health",
+    "damage",
     "connection",
     "preconditions",
     "providerResults",

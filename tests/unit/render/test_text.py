@@ -167,6 +167,14 @@ def test_uploads_that_all_but_stopped_say_how_to_go_on(mounted: Mounted) -> None
     assert "echo resume > /mnt/notes/.relay/ctl" in line
 
 
+def test_damage_is_told_on_the_one_line_with_the_way_out(mounted: Mounted) -> None:
+    mounted.journal._db.damage = "the journal /state/journal.db: page 5\n\x1b[2J is malformed"
+    lines = text.status(snapshot(mounted)).splitlines()
+    assert len(lines) == 8
+    assert lines[1].startswith("health    failing: the journal /state/journal.db: page 5\\n\\x1b[2J is malformed; ")
+    assert lines[1].endswith("move the state directory aside to start without it")
+
+
 def test_what_is_only_here_and_what_is_not_shown_take_a_line_each(mounted: Mounted) -> None:
     mounted.journal.keep(LocalNode(path=RemotePath("/a"), kind=Kind.DIRECTORY))
     mounted.odd = (Problem(path="/b", why="a file and a directory of one name"),)
