@@ -40,7 +40,8 @@ def lives(mount: Mount) -> None:
 
 def told(mount: Mount) -> list[str]:
     """The revisions that the mount was told of."""
-    lines = [json.loads(line) for line in (mount.state / "events").read_text().splitlines()]
+    whole, _, _ = (mount.state / "events").read_text().rpartition("\n")
+    lines = [json.loads(line) for line in whole.splitlines()]
     return [line["revision"] for line in lines if line["event"] == "remote.changed"]
 
 
