@@ -96,8 +96,6 @@ class Following:
     def _going(self, feed: Feed) -> None:
         if feed is not self._connection.feed:
             self._log.note("feed", f"changes elsewhere: {feed}")
-        if feed is not self._connection.feed:
-            self._log.note("feed", f"changes elsewhere: {feed}", level="debug")
         self._connection.feed = feed
         if feed is not Feed.NONE:
             self._connection.heard()

@@ -29,8 +29,6 @@ STEADY = 30.0
 """Seconds of a connection after which the next one is tried without patience."""
 ELSEWHERE = 300.0
 """Seconds until a server that has no live feed is asked for one again."""
-NOTED_AGAIN = 60.0
-"""Seconds until the same reason is told to the log again."""
 UNVERIFIED = 30.0
 """Seconds between two looks at everything, while a live feed cannot be checked against the log."""
 OVERFLOW = 1013
@@ -68,7 +66,7 @@ class ChangeFeed:
         self._root = root
         self._granted = granted
         self._note = note
-        self._noted, self._note_again = "", 0.0
+        self._noted = ""
         self._failures = 0
         self._due = -inf
 
@@ -133,7 +131,7 @@ class ChangeFeed:
         if isinstance(error, Refusal) and _is_for_good(error.status):
             return ELSEWHERE
         if lasted >= STEADY:
-            self._failures = 0
+            self._failures, self._noted = 0, ""
         if isinstance(error, Closed) and error.code == OVERFLOW and moved:
             return 0.0
         bound = min(LONGEST, SHORTEST * 2.0 ** min(self._failures, 16))
@@ -141,10 +139,8 @@ class ChangeFeed:
         return random.uniform(0.0, bound)  # noqa: S311 - spreads the load, guards nothing
 
     def _note_once(self, why: str) -> None:
-        """The same reason again only after a while."""
-        now = trio.current_time()
-        if self._note is not None and (why != self._noted or now >= self._note_again):
-            self._noted, self._note_again = why, now + NOTED_AGAIN
+        if why != self._noted and self._note is not None:
+            self._noted = why
             self._note(why)
 
     async def _follow_unverified(
