@@ -133,8 +133,10 @@ def test_our_own_echo_costs_nothing(mount: Mount) -> None:
     mount.sh("cat $MOUNT/own/f; ls -l $MOUNT/own")
     told, asked = mount.status()["counters"]["invalidations"], requests(mount)
     before = mount.status()["connection"]["lastContactAt"]
-    mount.server.put("/elsewhere", "told after the echo")
-    until(lambda: "elsewhere" in mount.out("ls $MOUNT"), "what came after the echo is seen")
+    revision = mount.server.put("/elsewhere", "told after the echo")
+    until(lambda: revision in (mount.state / "events").read_text(), "what came after the echo is told")
+    assert "elsewhere" in mount.out("ls -l $MOUNT")
+    mount.sh("stat $MOUNT > /dev/null")
     os.kill(mount.pid, signal.SIGSTOP)
     try:
         mount.sh("stat -c %s $MOUNT/own/f | grep -qx 5", timeout=10)
