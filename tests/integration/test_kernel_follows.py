@@ -309,8 +309,8 @@ def test_nothing_wedges_and_nothing_stale_is_seen_under_stress(tmp_path: Path) -
         server.rules("")
         mount.delivered()
         assert foreign.changes > 10 * STRESS
-        assert len(watcher.sights) > 2 * STRESS
-        # A hung listing or read may take a whole --timeout.
+        # A hung listing or read may take a whole --timeout, the watcher's own too.
+        assert len(watcher.sights) > STRESS / 3
         assert judged(watcher.sights, foreign.written, Owed(bound=3 + SEEN, recovery=0)) == []
         until(lambda: tree_of(mount) == sorted(served(server)), "the tree is the server's", SEEN + 5)
         status = mount.status()
