@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import os
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -32,16 +34,24 @@ def small_disk(at: Path, size: int) -> Iterator[None]:
         subprocess.run(["umount", "-l", str(at)], check=True)
 
 
+def took_all(file: io.RawIOBase) -> bool:
+    """Writes until nothing more fits; whether anything did."""
+    before = file.tell()
+    try:
+        while file.write(bytes(64 << 10)):
+            pass
+    except OSError:
+        pass
+    return file.tell() > before
+
+
 @contextmanager
 def full(disk: Path) -> Iterator[None]:
-    """Somebody else takes every byte that is left."""
+    """Somebody else takes every byte that is left, and what a sweep gives back in the next moment too."""
     filler = disk / "somebody-elses"
     with filler.open("wb", buffering=0) as file:
-        try:
-            while file.write(bytes(64 << 10)):
-                pass
-        except OSError:
-            pass
+        while took_all(file):
+            time.sleep(0.5)
     yield
     filler.unlink()
 

@@ -46,7 +46,7 @@ class Rig:
 @pytest.fixture
 def rig(autojump_clock: MockClock) -> Rig:
     # Threads read the credential: the clock must give them time.
-    autojump_clock.autojump_threshold = 0.01
+    autojump_clock.autojump_threshold = 0.05
     return Rig()
 
 
