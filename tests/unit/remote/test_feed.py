@@ -42,6 +42,7 @@ class World:
         self.asked: list[dict[str, list[str]]] = []
         self.told: list[Told | None] = []
         self.ways: list[Feed] = []
+        self._awaited = 0
         self.notes: list[str] = []
         self.error: RemoteError | None = None
         self.fails_to_take = ""
@@ -95,9 +96,11 @@ class World:
         return ["*" if told is None else told.path for told in self.told]
 
     async def becomes(self, way: Feed) -> None:
+        """Waits until it goes that way once more since what was last waited for: it may have left it by then."""
         with trio.fail_after(120):
-            while self.way is not way:
+            while way not in self.ways[self._awaited :]:
                 await trio.sleep(0.01)
+        self._awaited = self.ways.index(way, self._awaited) + 1
 
     async def lives_again(self) -> None:
         """The sockets end; waits until another one is live."""
