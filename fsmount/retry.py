@@ -198,7 +198,7 @@ class Breaker:
         return self._in_a_row >= self.LIMIT
 
     def buried(self, now: float) -> None:
-        """One more dead letter; ``now`` is monotonic."""
+        """One more dead letter by the remote's doing; ``now`` is monotonic."""
         self._in_a_row += 1
         self._next_try = now + self.PAUSE
 

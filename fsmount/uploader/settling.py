@@ -165,7 +165,8 @@ class Settler:
         self._parts.journal.bury(claim, reason, message, attempt, charged=attempt is not None, theirs=theirs, at=about)
         self._parts.overlay.changed(op)
         was_failing = self.breaker.failing
-        self.breaker.buried(self._now())
+        if reason is not Reason.CORRUPT_SPOOL:  # of that the remote knows nothing, and others are not worse for it
+            self.breaker.buried(self._now())
         self._rebases.pop(op.op_id, None)
         refused = "" if request is None or error is None else f" ({asked(request, error, message)})"
         self._parts.log.note(

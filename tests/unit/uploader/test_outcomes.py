@@ -657,6 +657,21 @@ async def test_many_dead_letters_in_a_row_slow_down_to_one_a_minute(
     assert not rig.uploader.failing
 
 
+async def test_bytes_that_this_disk_lost_slow_nothing_else_down(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    for number in range(30):
+        rig.save(f"/{number}", b"x")
+    for draft in (rig.folder / "spool" / "drafts").iterdir():
+        draft.unlink()
+    rig.save("/intact", b"fine")
+    nursery.start_soon(rig.run)
+    await rig.settled()
+    assert {dead.reason for dead in rig.dead()} == {Reason.CORRUPT_SPOOL}
+    assert set(rig.remote.files) == {"/intact"}
+    assert not rig.uploader.failing
+
+
 async def test_an_error_of_this_program_concerns_one_op(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery, content: bytes
 ) -> None:
