@@ -5,8 +5,10 @@ import shutil
 
 import pytest
 from hypothesis import settings
+from trio.testing import MockClock
 
 from tests.conformance import sections
+from tests.support.clock import patient_clock
 from tests.support.mount import mount
 from tests.support.server import RelayServer, relay_server
 
@@ -17,6 +19,12 @@ __all__ = ["mount", "relay_server"]
 settings.register_profile("judged", derandomize=True)
 if os.environ.get("CI"):
     settings.load_profile("judged")
+
+
+@pytest.fixture
+def autojump_clock() -> MockClock:
+    """In the place of pytest-trio's, which does not wait for threads."""
+    return patient_clock()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

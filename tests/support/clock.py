@@ -1,6 +1,11 @@
-"""A clock that moves only when a test moves it."""
+"""Clocks of the tests: one that moves only when a test moves it, and trio's virtual one with time for threads."""
 
 from __future__ import annotations
+
+import time
+
+import trio
+from trio.testing import MockClock
 
 
 class ManualClock:
@@ -24,3 +29,21 @@ class ManualClock:
 
     def set_now(self, now: float) -> None:
         self._now = now
+
+
+def patient_clock() -> MockClock:
+    """Jumps to the next deadline once nothing runs; trio's own takes a task that awaits a thread for idle.
+
+    Of threads it sees those of ``trio.to_thread.run_sync``.
+    """
+    clock = MockClock(autojump_threshold=0)
+    jump = clock._autojump
+
+    def patient() -> None:
+        if trio.to_thread.current_default_thread_limiter().borrowed_tokens:
+            time.sleep(0.0005)  # of real time; then trio asks again
+        else:
+            jump()
+
+    clock._autojump = patient  # type: ignore[method-assign]
+    return clock

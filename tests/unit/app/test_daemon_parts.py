@@ -27,7 +27,6 @@ TOO_MUCH = b"x" * 300_000
 
 @pytest.fixture
 async def rig(tmp_path: Path, autojump_clock: MockClock) -> AsyncIterator[UploadRig]:
-    autojump_clock.autojump_threshold = 0.01
     made = UploadRig(tmp_path)
     yield made
     made.journal.close()

@@ -70,7 +70,6 @@ class ProviderRig(UploadRig):
 
 @pytest.fixture
 async def rig(tmp_path: Path, autojump_clock: MockClock, nursery: trio.Nursery) -> AsyncIterator[ProviderRig]:
-    autojump_clock.autojump_threshold = 0.01
     made = ProviderRig(tmp_path)
     nursery.start_soon(made.run)
     yield made
@@ -196,7 +195,6 @@ async def test_a_failure_that_comes_before_the_answer_waits_for_it(autojump_cloc
 
 
 async def test_what_failed_while_no_daemon_ran_is_found_at_the_start(tmp_path: Path, autojump_clock: MockClock) -> None:
-    autojump_clock.autojump_threshold = 0.01
     rig = ProviderRig(tmp_path)
     for life in range(2):
         async with trio.open_nursery() as nursery:

@@ -305,7 +305,6 @@ async def test_each_event_says_what_it_is_about(
 async def test_a_thousand_moves_go_four_at_a_time_and_fail_one_by_one(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
 ) -> None:
-    autojump_clock.autojump_threshold = 0
     for number in range(1000):
         rig.remote.write(f"/old/{number}", b"%d" % number)
     with rig.journal.transaction():

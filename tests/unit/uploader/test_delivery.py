@@ -29,7 +29,6 @@ async def test_a_small_save_is_there_within_half_a_second(
 async def test_two_thousand_small_files_take_few_requests(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
 ) -> None:
-    autojump_clock.autojump_threshold = 0
     nursery.start_soon(rig.run)
     for number in range(2000):
         rig.save(f"/many/{number}", b"x" * 4096, base=ABSENT)
@@ -100,7 +99,6 @@ async def test_a_crowd_is_claimed_late_and_a_single_save_at_once(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
 ) -> None:
     """As slowly as files may come on a small machine: few requests, and those that wait can still be changed."""
-    autojump_clock.autojump_threshold = 0
     nursery.start_soon(rig.run)
     changeable = 0
     for number in range(150):
@@ -128,7 +126,6 @@ async def test_a_backlog_does_not_wait_for_more(
 async def test_draining_does_not_wait_for_a_crowd(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
 ) -> None:
-    autojump_clock.autojump_threshold = 0
     nursery.start_soon(rig.run)
     for number in range(100):
         rig.save(f"/many/{number}", b"x")

@@ -17,7 +17,6 @@ from tests.support.uploading import UploadRig
 
 @pytest.fixture
 async def rig(tmp_path: Path, autojump_clock: MockClock) -> AsyncIterator[UploadRig]:
-    autojump_clock.autojump_threshold = 0.01
     made = UploadRig(tmp_path)
     yield made
     made.journal.close()
