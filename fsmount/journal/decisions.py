@@ -16,7 +16,7 @@ from fsmount.journal.brake import Brake
 from fsmount.journal.part import FORCEABLE, conflict_name
 from fsmount.journal.rows import record_of
 from fsmount.lifecycle import Event, IllegalTransition
-from fsmount.model import ABSENT, Base, Op, OpId, OpKind, Reason, Record, RemotePath, State, ancestors
+from fsmount.model import ABSENT, NOT_OVERLAID, Base, Op, OpId, OpKind, Reason, Record, RemotePath, State, ancestors
 
 
 class Decisions(Brake):
@@ -34,7 +34,8 @@ class Decisions(Brake):
 
     def _redrive(self, record: Record) -> Op:
         op = record.op
-        if record.superseded_by is not None or self._has_newer(record):
+        in_place = self._bars(record)
+        if record.superseded_by is not None or (self._has_newer(record) and not in_place):
             raise VerbRefused(
                 errno.EBUSY,
                 f"{op.op_id} is older than another op on {op.path};"
@@ -43,11 +44,24 @@ class Decisions(Brake):
         if record.accepted:
             self._must_be_replayable(record)
         self._db.run("UPDATE op SET redrives = redrives + 1, released = 1 WHERE seq = ?", op.seq)
-        return self._to_the_end(record)
+        return self._again(record, op.seq) if in_place else self._to_the_end(record)
+
+    def _bars(self, record: Record) -> bool:
+        """Whether all newer ops of its names wait for this dead letter: tried again in its place, it goes first."""
+        return (
+            record.state is State.DEAD
+            and lifecycle.blocks_when_dead(record.op)
+            and record.reason not in NOT_OVERLAID
+            and self._has_newer(record)
+        )
 
     def _to_the_end(self, record: Record) -> Op:
-        """A settled op is pending again, behind all others, with a new budget."""
-        op = replace(record.op, seq=self._next_seq())
+        """A settled op is pending again, behind all others."""
+        return self._again(record, self._next_seq())
+
+    def _again(self, record: Record, seq: int) -> Op:
+        """A settled op is pending again, in the place ``seq`` of the order, with a new budget."""
+        op = replace(record.op, seq=seq)
         self._untouch(record.op)
         self._db.run(
             "UPDATE op SET seq = ?, state = ?, budget_start = attempts, reason = NULL, not_before = 0,"

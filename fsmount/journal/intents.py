@@ -90,6 +90,8 @@ class Intents(Brake):
         with self._db.transaction():
             newest = self._newest(path)
             op_id = self._coalesced(newest, path, body, content_type, still_open)
+            if op_id is None and newest is not None and is_refused_move_to(newest, path):
+                op_id = self._take_over(newest, path, body, content_type, still_open)
             if op_id is None:
                 base = self._base(draft_id, newest, path, shown)
                 op = self._draw_up(OpKind.PUT, path, base, body=body, content_type=content_type)
@@ -131,6 +133,24 @@ class Intents(Brake):
         )  # fmt: skip
         if op.body != body:
             self._release(op.body)
+        return op.op_id
+
+    def _take_over(
+        self, dead: Record, path: RemotePath, body: Body, content_type: str, still_open: bool
+    ) -> OpId:  # fmt: skip
+        """The file was renamed, which was refused, and is saved anew: the same move with these bytes.
+
+        It has the dead one's place in the order: what came to the old name since counts on that.
+        """
+        old, now = dead.op, self._clock.monotonic()
+        self._discard(dead, "saved again: a newer op renames the file and brings the new bytes", event=Event.SUPERSEDE)
+        self._db.run("UPDATE op SET seq = ? WHERE seq = ?", self._next_seq(), old.seq)
+        op = self._draw_up(
+            OpKind.MOVE, old.path, old.base, to=(path, old.target_base), body=body, content_type=content_type,
+            seq=old.seq,
+        )  # fmt: skip
+        self._insert(op, not_before=self._due(now, still_open), burst_at=now, still_open=still_open)
+        self._db.run("UPDATE op SET superseded_by = ? WHERE op_id = ?", op.op_id, old.op_id)
         return op.op_id
 
     def _replace_delete(self, newest: Record, op_id: OpId) -> None:
@@ -285,3 +305,9 @@ class Intents(Brake):
             self._db.run(
                 "UPDATE op SET not_before = 0, open = 0 WHERE op_id = ? AND state = 'pending' AND sound", op_id
             )
+
+
+def is_refused_move_to(record: Record, path: RemotePath) -> bool:
+    """Whether the op is a dead letter that has yet to bring the file to ``path``, its new name."""
+    op = record.op
+    return record.state is State.DEAD and op.kind is OpKind.MOVE and op.target == path and op.step == 0

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 
 from fsmount import lifecycle
-from fsmount.journal.intents import Intents
+from fsmount.journal.intents import Intents, is_refused_move_to
 from fsmount.lifecycle import Event
 from fsmount.model import (
     Base,
@@ -46,11 +46,13 @@ class Renames(Intents):
             self._db.run("UPDATE node SET path = ?, parent = ? WHERE path = ?", new, parent_of(new), old)
 
     def _free_target(self, new: RemotePath, shown: Base) -> Base:
-        """Takes back what was never attempted at ``new`` and returns the base that the rename has there."""
+        """Takes back what was never attempted or has failed to come to ``new``, and returns the base that the rename has there."""
         newest = self._newest(new)
         if newest is None or newest.op.kind is OpKind.RMDIR:
             return shown
-        if lifecycle.may_change(newest) and newest.op.target == new:
+        if is_refused_move_to(newest, new):
+            self._withdraw_move(newest)
+        elif lifecycle.may_change(newest) and newest.op.target == new:
             if newest.op.kind is OpKind.MOVE:
                 self._withdraw_move(newest)
             elif newest.op.kind is OpKind.DELETE:

@@ -53,7 +53,7 @@ def test_a_dead_move_bars_its_names_and_says_so(world: World) -> None:
     world.remote.write(A, "old")
     rename(world, A, B)
     dead = refuse(world)
-    save(world, B, "new")
+    save(world, A, "new")
     world.journal.rmdir(RemotePath("/d"))
     assert due(world) == []
     assert world.journal.next_due() is None
@@ -64,6 +64,51 @@ def test_a_dead_move_bars_its_names_and_says_so(world: World) -> None:
         assert found.blocked_by == dead
     with pytest.raises(VerbRefused, match="wait for this move"):
         world.journal.discard(dead)
+
+
+@pytest.mark.parametrize("verb", ["retry", "force"])
+def test_a_dead_move_that_others_wait_for_is_tried_again_before_them(world: World, verb: str) -> None:
+    world.remote.write(A, "old")
+    rename(world, A, B)
+    if verb == "force":
+        world.remote.write(B, "theirs")
+        deliver(world)
+    dead = refuse(world) if verb == "retry" else only(world, State.DEAD).op.op_id
+    save(world, A, "new")
+    getattr(world.journal, verb)(dead)
+    assert [claim.op.op_id for claim in due(world)] == [dead]
+    world.reopen()
+    deliver(world)
+    assert (world.remote.content(A), world.remote.content(B)) == ("new", "old")
+    assert world.records(State.PENDING, State.DEAD) == []
+
+
+@pytest.mark.parametrize("taken", ["the old name is free", "the old name is taken again"])
+def test_a_save_of_a_file_whose_rename_was_refused_goes_in_place_of_the_rename(world: World, taken: str) -> None:
+    world.remote.write(A, "old")
+    rename(world, A, B)
+    dead = refuse(world)
+    if taken == "the old name is taken again":
+        save(world, A, "another")
+    newer = save(world, B, "corrected")
+    assert world.shows(B) == "corrected"
+    gone = only(world, State.DISCARDED)
+    assert (gone.op.op_id, gone.superseded_by) == (dead, newer)
+    deliver(world)
+    left = {B: "corrected"} | ({A: "another"} if taken == "the old name is taken again" else {})
+    assert {path: content for path, (_, content) in world.remote.files.items()} == left
+    assert world.records(State.PENDING, State.DEAD) == []
+
+
+def test_a_file_renamed_over_one_whose_rename_was_refused_is_not_barred(world: World) -> None:
+    world.remote.write(A, "old")
+    rename(world, A, B)
+    refuse(world)
+    save(world, C, "corrected")
+    rename(world, C, B)
+    deliver(world)
+    assert {path: content for path, (_, content) in world.remote.files.items()} == {B: "corrected"}
+    assert world.records(State.PENDING, State.DEAD) == []
 
 
 def test_a_dead_put_bars_nothing_and_is_superseded(world: World) -> None:
