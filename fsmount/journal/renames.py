@@ -46,7 +46,7 @@ class Renames(Intents):
             self._db.run("UPDATE node SET path = ?, parent = ? WHERE path = ?", new, parent_of(new), old)
 
     def _free_target(self, new: RemotePath, shown: Base) -> Base:
-        """Takes back what was never attempted or has failed to come to ``new``, and returns the base that the rename has there."""
+        """Takes back what was never attempted at ``new``, or failed to come there; the base that the rename has."""
         newest = self._newest(new)
         if newest is None or newest.op.kind is OpKind.RMDIR:
             return shown
