@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from fsmount import lifecycle
 from fsmount.errors import VerbRefused
 from fsmount.journal.brake import Brake
-from fsmount.journal.part import FORCEABLE, conflict_name
+from fsmount.journal.part import FORCEABLE, conflict_name, names_to_decide
 from fsmount.journal.rows import record_of
 from fsmount.lifecycle import Event, IllegalTransition
 from fsmount.model import ABSENT, NOT_OVERLAID, Base, Op, OpId, OpKind, Reason, Record, RemotePath, State, ancestors
@@ -232,7 +232,7 @@ class Decisions(Brake):
         return conflict_name(record.op) if row is None or row[0] is None else RemotePath(row[0])
 
     def _has_newer(self, record: Record) -> bool:
-        return any(self._later(path, record.op.seq) for path in {record.op.path, record.op.target})
+        return any(self._later(path, record.op.seq) for path in names_to_decide(record.op))
 
 
 def _must_bring_something(op: Op, base: Base) -> None:

@@ -63,13 +63,14 @@ class Order(Part):
     def _waiting_for(self, record: Record) -> set[int]:
         """The numbers of the pending and held ops that wait for this one directly: the view ``blocker`` backwards."""
         op = record.op
-        above = [] if record.state is State.DEAD else [*ancestors(op.path), *ancestors(op.target)]
+        other = op.path if record.state is State.DEAD and op.step else op.target
+        above = [] if record.state is State.DEAD else [*ancestors(op.path), *ancestors(other)]
         related = self._db.all(
             "SELECT op.seq FROM touch JOIN op USING (seq) WHERE op.seq > ?1 AND state IN ('pending', 'held') AND sound"
             " AND (touch.path IN (?2, ?3) OR touch.path > ?2 || '/' AND touch.path < ?2 || '0'"
             " OR touch.path > ?3 || '/' AND touch.path < ?3 || '0'"
             " OR touch.path IN (SELECT value FROM json_each(?4)))",
-            op.seq, op.path, op.target, json.dumps(above),
+            op.seq, op.path, other, json.dumps(above),
         )  # fmt: skip
         return {row[0] for row in related}
 

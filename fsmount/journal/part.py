@@ -104,7 +104,7 @@ class Part:
 
     def _touch(self, op: Op) -> None:
         names = {op.path: int(op.kind is OpKind.PUT)}
-        if op.to_path is not None:
+        if op.to_path is not None and op.step == 0:
             names[op.to_path] = 1
         for path, target in names.items():
             self._db.run(
@@ -144,6 +144,10 @@ class Part:
         )  # fmt: skip
         if state is State.DISCARDED or reason in NOT_OVERLAID:
             self._untouch(record.op)
+        elif state is State.DEAD and record.op.step:
+            # Its new name is there and the remote's own: what is left to decide is the old one.
+            self._untouch(record.op)
+            self._touch(record.op)
 
     def _set_base(self, op: Op, path: RemotePath, base: Base) -> None:
         """The op is made from ``base`` at ``path``, one of its names."""
@@ -274,6 +278,11 @@ class Part:
 def conflict_name(op: Op) -> RemotePath:
     """The name that the op's next request changes."""
     return op.path if op.step else op.target
+
+
+def names_to_decide(op: Op) -> set[RemotePath]:
+    """The names of a settled op that trying it again would change: a move whose new name is there has one left."""
+    return {op.path} if op.step else {op.path, op.target}
 
 
 def body_columns(body: Body | None) -> tuple[int | None, str | None, str | None]:

@@ -92,13 +92,16 @@ class Sending(DeliveredOps):
             return superseded
 
     def _learn(self, op: Op, receipt: Receipt) -> None:
-        """Passes the acknowledged state of each name on to later ops and open drafts of it, and to its local times."""
+        """Passes the acknowledged state of each name on to later ops and open drafts of it, and to its local times.
+
+        ``step`` has done so for a move's new name: by now that may be somebody else's.
+        """
         if op.kind is OpKind.RMDIR:
             return
         if op.kind is not OpKind.PUT:
             self._advance(op.path, op.seq, ABSENT)
-        if op.kind is not OpKind.DELETE:
-            arrived = op.target_base if op.step else _arrived(op, receipt)
+        if op.kind is not OpKind.DELETE and op.step == 0:
+            arrived = _arrived(op, receipt)
             self._advance(op.target, op.seq, arrived)
             self._note_made(op)
             self._keep_mtime(op, arrived)

@@ -73,7 +73,10 @@ class Arrivals:
             return
         if op.kind is not OpKind.PUT:
             self._delivered(op, op.path, None)
-        if op.kind is not OpKind.DELETE and receipt.revision is not None:
+        if op.step and op.redrives:
+            # Its new name was there long before: what stands there now is asked for.
+            self._outdated(op.target, gone=False)
+        elif op.kind is not OpKind.DELETE and receipt.revision is not None:
             self._arrived(op, receipt)
 
     def _arrived(self, op: Op, receipt: Receipt) -> None:

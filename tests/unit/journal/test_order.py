@@ -100,6 +100,26 @@ def test_a_save_of_a_file_whose_rename_was_refused_goes_in_place_of_the_rename(w
     assert world.records(State.PENDING, State.DEAD) == []
 
 
+@pytest.mark.parametrize("verb", ["retry", "discard"])
+def test_a_file_whose_old_name_cannot_be_removed_is_not_barred(world: World, verb: str) -> None:
+    world.remote.write(A, "old")
+    rename(world, A, B)
+    (claim,) = due(world)
+    world.claims.remove(claim)
+    world.remote.write(B, "old")
+    arrived = world.journal.step(claim, world._receipt(B), world.answer(200))
+    world.journal.bury(arrived, Reason.FORBIDDEN, "no", world.answer(403), charged=True)
+    save(world, B, "newer")
+    deliver(world)
+    assert world.remote.content(B) == "newer"
+    getattr(world.journal, verb)(claim.op.op_id)
+    save(world, B, "newest")
+    deliver(world)
+    left = {B: "newest"} if verb == "retry" else {A: "old", B: "newest"}
+    assert {path: content for path, (_, content) in world.remote.files.items()} == left
+    assert world.records(State.PENDING, State.DEAD) == []
+
+
 def test_a_file_renamed_over_one_whose_rename_was_refused_is_not_barred(world: World) -> None:
     world.remote.write(A, "old")
     rename(world, A, B)
