@@ -12,6 +12,7 @@ what did not change is current.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 
 import trio
 
@@ -107,7 +108,7 @@ class Listings:
         """The same; an empty one of a directory that a current listing above shows to be absent."""
         return self.fresh(directory, name) or self._known_absent(directory)
 
-    def held(self, directory: RemotePath) -> Listing | None:
+    def held(self, directory: RemotePath, _name: str | None = None) -> Listing | None:
         """The listing even if it has expired."""
         return self._held.get(directory)
 
@@ -122,11 +123,11 @@ class Listings:
             return current
         old = self._held.get(directory)
         if self._connection.state is ConnectionState.OFFLINE:
-            old = old or await self._recalled(directory)
+            old = old or await self._remembered(directory)
             if old is None:
                 raise Unreachable("the remote cannot be reached")
             return old
-        if old is None and not (self._known is not None and self._known.has(directory)):
+        if old is None and not self._remembers(directory):
             return await self._ask_anew(directory, name)
         with trio.move_on_after(self._patience):
             try:
@@ -137,10 +138,21 @@ class Listings:
                 # A refusal speaks against what only a former run has seen.
                 if old is None:
                     raise
-        old = old or await self._recalled(directory)
+        old = old or await self._remembered(directory)
         if old is None:
             raise Unreachable("the remote does not answer", timed_out=True)
         return old
+
+    def _remembers(self, directory: RemotePath) -> bool:
+        """Whether ``_remembered`` may have something."""
+        kept = self._known is not None and self._known.has(directory)
+        return kept or self._absent(directory, self.held) is not None
+
+    async def _remembered(self, directory: RemotePath) -> Listing | None:
+        """Of a directory that was not listed: what a former run knew, or nothing of one that was not there when what
+        is above it was listed, as one that was made here since. A checkpoint.
+        """
+        return await self._recalled(directory) or self._absent(directory, self.held)
 
     async def _recalled(self, directory: RemotePath) -> Listing | None:
         """What a former run knew of a directory that this one has not seen: expired, and as old as it is.
@@ -192,11 +204,14 @@ class Listings:
         return listing if not late else self.fresh(directory, name) or await self._ask(directory)
 
     def _known_absent(self, directory: RemotePath) -> Listing | None:
-        """An empty listing where a current listing above shows that there is no such directory: a new one costs no
-        request.
-        """
+        """Where a current listing above shows that there is no such directory: a new one costs no request."""
+        return self._absent(directory, self.fresh)
+
+    @staticmethod
+    def _absent(directory: RemotePath, listing: Callable[[RemotePath, str], Listing | None]) -> Listing | None:
+        """An empty listing of a directory that a ``listing`` above it shows to be absent, as old as that one."""
         while directory != ROOT:
-            above = self.fresh(parent_of(directory), name_of(directory))
+            above = listing(parent_of(directory), name_of(directory))
             if above is not None:
                 known = name_of(directory) in above.entries
                 return None if known else Listing({}, above.confirmed_at, above.expires)

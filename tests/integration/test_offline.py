@@ -68,6 +68,19 @@ def test_while_the_server_is_away_the_queue_waits(mount: Mount) -> None:
     assert new["opId"] not in mount.out("ls $MOUNT/.relay/pending $MOUNT/.relay/dead-letter")
 
 
+def test_directories_are_made_and_renamed_however_long_the_server_is_away(mount: Mount) -> None:
+    mount.sh("mkdir -p $MOUNT/here/before")
+    mount.delivered()
+    mount.server.kill()
+    health(mount, "offline")
+    mount.sh("echo refresh / > $MOUNT/.relay/ctl")  # as if what is known were too old to be current
+    mount.sh("cd $MOUNT && mkdir -p new/deep && echo one | tee new/deep/f > here/before/f")
+    mount.sh("cd $MOUNT && mv new moved && ls -R moved here")
+    mount.server.start()
+    mount.delivered()
+    assert (mount.server.get("/moved/deep/f"), mount.server.get("/here/before/f")) == (b"one\n", b"one\n")
+
+
 def test_a_remote_that_asks_to_wait_is_waited_for(mount: Mount) -> None:
     mount.server.rules("* /** 429 retry-after=2\n")
     began = time.monotonic()

@@ -235,6 +235,17 @@ async def test_what_a_former_run_knew_is_served_where_there_is_no_answer_and_onl
         await refused.names("/old")
 
 
+async def test_a_directory_that_was_not_there_is_empty_while_there_is_no_answer(known: Known) -> None:
+    known.listings.expire()
+    known.remote.online = False
+    assert await known.names("/made/here") == []
+    with pytest.raises(Unreachable):
+        await known.names("/old")
+    known.remote.online = True
+    known.remote.write("/made/here/elsewhere", b"x")
+    assert await known.names("/made/here") == ["elsewhere"]
+
+
 async def test_a_disk_that_does_not_answer_keeps_the_loop_going(tmp_path: Path) -> None:
     """The system call that asked for the directory waits for its deadline; nothing else does."""
     store, goes_on = KnownListings(tmp_path, "remote"), threading.Event()
