@@ -24,6 +24,8 @@ from fsmount.retry import asked_wait, is_asked_about
 FIRST_PROBE = 1.0
 LONGEST_PROBE = 60.0
 PROBE_TIMEOUT = 10.0
+CATCH_UP = 5.0
+"""How long, after it came back, a remote's feed is waited for before anything is sent."""
 CREDENTIAL_LOOK = 1.0
 """How often, in ``auth``, the credential is read again."""
 FIRST_AUTH_PROBE = 2.0
@@ -54,6 +56,10 @@ class Connection:
         self._watchers: list[Callable[[], None]] = []
         self._feed = Feed.NONE
         self._feed_watchers: list[Callable[[Feed, Feed], None]] = []
+        self._followed = False
+        self.behind_until = 0.0
+        """Monotonic time before which nothing is to be sent, because the feed has yet to tell whether this is still the
+        remote that went away: one that was restored has other content at the same revisions. The feed ends it."""
         self.limited_until = 0.0
         """Monotonic time before which nothing is to be sent, because the remote asked so."""
 
@@ -74,6 +80,9 @@ class Connection:
     @feed.setter
     def feed(self, feed: Feed) -> None:
         before, self._feed = self._feed, feed
+        if feed is not Feed.NONE:
+            self._followed = True
+            self._end_waiting_for_feed()
         if feed is not before:
             for changed in self._feed_watchers:
                 changed(before, feed)
@@ -82,6 +91,16 @@ class Connection:
     def usable(self) -> bool:
         """Whether a request may be worth sending: not known to be offline, limited or refused."""
         return self.state in (ConnectionState.ONLINE, ConnectionState.UNKNOWN)
+
+    def _end_waiting_for_feed(self) -> None:
+        if self.behind_until:
+            self.behind_until = 0.0
+            self._stir()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether the feed, where there is one, goes on from where the remote went away, or was waited for in vain."""
+        return self._clock.monotonic() >= self.behind_until
 
     @property
     def offline_since(self) -> float | None:
@@ -276,6 +295,8 @@ class Connection:
     def _come_back(self) -> None:
         self._failures = 0
         self.limited_until = 0.0
+        if self._state is ConnectionState.OFFLINE and self._followed and self._feed is Feed.NONE:
+            self.behind_until = self._clock.monotonic() + CATCH_UP
         if self._state is not ConnectionState.ONLINE:
             self._accepted_at = self._clock.monotonic()
         self._become(ConnectionState.ONLINE)

@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from fsmount.journal.decisions import Decisions
 from fsmount.journal.rows import record_of
-from fsmount.model import Base, Op, Reason, Record, RemotePath, State, parent_of
+from fsmount.model import DOUBTED, Base, Op, Reason, Record, RemotePath, State, parent_of
 
 
 class RemoteRenames(Decisions):
@@ -27,6 +27,21 @@ class RemoteRenames(Decisions):
                 self._address_anew(record_of(row), old, new, before, now)
             self._carry_draft(old, new, before, now)
             self._carry_attributes(old, new, now)
+
+    def doubt_bases(self) -> int:
+        with self._db.transaction():
+            doubted = 0
+            for prefix in ("base", "to_base", "theirs"):
+                doubted = max(
+                    doubted,
+                    self._db.run(
+                        f"UPDATE op SET {prefix}_revision = ? WHERE {prefix}_revision IS NOT NULL AND sound"  # noqa: S608
+                        " AND state IN ('pending', 'held', 'dead-letter') AND NOT accepted",
+                        DOUBTED,
+                    ).rowcount,
+                )
+            self._db.run("UPDATE draft SET base_revision = ? WHERE base_revision IS NOT NULL", DOUBTED)
+            return doubted
 
     def _address_anew(self, record: Record, old: RemotePath, new: RemotePath, before: Base, now: Base) -> None:
         op = record.op

@@ -37,6 +37,7 @@ from fsmount.model.mount import (
 )
 from fsmount.model.ops import (
     ABSENT,
+    DOUBTED,
     NOT_OVERLAID,
     Attempt,
     Base,
@@ -73,6 +74,7 @@ from fsmount.model.paths import (
 
 __all__ = [
     "ABSENT",
+    "DOUBTED",
     "FILE_AND_DIRECTORY",
     "NOT_OVERLAID",
     "ROOT",

@@ -12,6 +12,9 @@ from msgspec import Struct
 from fsmount.model.files import Kind
 from fsmount.model.paths import Digest, DraftId, OpId, RemotePath, Revision
 
+DOUBTED = Revision("rev_before_reset")
+"""No remote's revision."""
+
 
 class Base(Struct, frozen=True, gc=False):
     """What local changes were made from: a remote revision (with its digest where known), or nothing."""
@@ -23,6 +26,13 @@ class Base(Struct, frozen=True, gc=False):
     def absent(self) -> bool:
         """Whether the file did not exist."""
         return self.revision is None
+
+    @property
+    def doubted(self) -> Base:
+        """The same content at a revision that the remote has for nothing: what is sent from it meets a conflict, and
+        then the content decides.
+        """
+        return self if self.absent else Base(DOUBTED, self.digest)
 
     def like(self, other: Base) -> bool:
         """Whether both are there and are one revision, or hold the same bytes."""

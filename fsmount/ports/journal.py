@@ -96,6 +96,12 @@ class Journal(Protocol):
         What was made from the version ``before`` is made from ``now``; nothing may be unsettled at ``new``.
         """
 
+    def doubt_bases(self) -> int:
+        """The remote's revisions mean something else now: what was made from one is compared by content when it is
+        sent (``Base.doubted``). How many unsent ops that concerns.
+        """
+        ...
+
     def rmdir(self, path: RemotePath) -> None: ...
     def cancel_rmdir(self, path: RemotePath) -> bool:
         """Takes back an rmdir that was never attempted; whether there was one."""

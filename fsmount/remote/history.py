@@ -44,6 +44,8 @@ class History:
         self._head_due = 0.0
         self._recent: OrderedDict[str, None] = OrderedDict()
         self._looking = trio.Lock()
+        self.is_reset: Callable[[], None] = lambda: None
+        """Called before what a reset means for the listings is told: known revisions may be other content's now."""
 
     @property
     def cursor(self) -> str:
@@ -110,6 +112,8 @@ class History:
                 return cursor != before
 
     def _reset(self, head: str, tell: Tell) -> None:
+        if self._cursor:
+            self.is_reset()
         self._cursor = None
         self.begin_anew(tell)
         self._cursor = head

@@ -89,6 +89,7 @@ class RelayfileRemote:
         self._trees = Trees(self._client, self._routes)
         self._files = FileRoutes(self._client, self._routes, self._features, self._cap)
         self._exports = True
+        self._history = History(self._events)
         self._feed = self._change_feed(poll, timeout, ping)
         self._operations = Operations(self._client, url.workspace)
         self._skipped: set[str] = set()
@@ -207,6 +208,10 @@ class RelayfileRemote:
     async def follow(self, told: Callable[[Told | None], None], going: Callable[[Feed], None]) -> None:
         await self._feed.follow(told, going)
 
+    def watch_reset(self, is_reset: Callable[[], None]) -> None:
+        """``is_reset`` is called when the server turns out to be set up anew, or restored; it must not block."""
+        self._history.is_reset = is_reset
+
     @property
     def credentials_taken(self) -> int:
         """Grows with every new token: what was refused may be granted now."""
@@ -246,7 +251,7 @@ class RelayfileRemote:
         )
         root = () if self._url.root == ROOT else (claims.below(self._url.root),)
         return ChangeFeed(
-            History(self._events),
+            self._history,
             None if self._client.proxied else sockets,
             poll=poll,
             root=root,

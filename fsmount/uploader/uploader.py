@@ -166,7 +166,7 @@ class Uploader:
             nursery.start_soon(self._run_batch, batch)
 
     def _may_send(self) -> bool:
-        if self._paused or not self._connection.usable:
+        if self._paused or not self._connection.usable or not self._connection.caught_up:
             return False
         breaker = self._settler.breaker
         return not breaker.failing or (not self._busy and self._clock.monotonic() >= breaker.next_try)
@@ -322,6 +322,8 @@ class Uploader:
         if not self._connection.usable:
             limited = self._connection.state is ConnectionState.LIMITED
             return self._connection.limited_until if limited else math.inf
+        if not self._connection.caught_up:
+            return self._connection.behind_until
         breaker = self._settler.breaker
         if breaker.failing:
             return math.inf if self._busy else max(breaker.next_try, self._next_due())

@@ -11,6 +11,7 @@ from collections import OrderedDict
 from contextlib import suppress
 
 import trio
+from msgspec.structs import replace
 
 from fsmount.model import (
     ROOT,
@@ -29,6 +30,7 @@ from fsmount.model import (
     join,
 )
 from fsmount.ports import Clock, Details, EventLog, Source, Spool
+from fsmount.render.escape import counted
 from fsmount.vfs.files import Files
 from fsmount.vfs.followed import Followed
 from fsmount.vfs.overlay import Ledger
@@ -202,6 +204,22 @@ class Arrivals:
             self._own.clear()
         self._tree.listings.expire(below)
         self._promises.withdraw_all(below)
+
+    def reset(self) -> None:
+        """Of the remote's revisions none means what it did: what is unsent goes on from content, not from a revision.
+
+        ``missed`` follows.
+        """
+        doubted = self._ledger.doubt_bases()
+        for node in self._tree.inodes.all():
+            if node.shown is not None and (node.handles or node.draft is not None):
+                node.shown = replace(node.shown, base=node.shown.base.doubted)
+        self._log.note(
+            "feed",
+            "the remote was set up anew or restored: everything is looked at again, and"
+            f" {counted(doubted, 'unsent change')} compared by content before anything is replaced",
+            level="warning",
+        )
 
     def refresh(self, path: RemotePath) -> None:
         """A person wants to see what stands at ``path`` and below it now."""

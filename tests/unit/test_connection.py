@@ -6,9 +6,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from fsmount.connection import Connection
+from fsmount.connection import CATCH_UP, Connection
 from fsmount.errors import Refusal
-from fsmount.model import ConnectionState, RemotePath
+from fsmount.model import ConnectionState, Feed, RemotePath
 from tests.support.fake_remote import FakeRemote
 from tests.support.notes import Notes
 from tests.support.trio_clock import TrioClock
@@ -236,6 +236,23 @@ async def test_a_suspicion_is_probed_soon(autojump_clock: MockClock, rig: Rig, n
     rig.remote.online = False
     rig.connection.suspect()
     assert await rig.until(ConnectionState.OFFLINE) < 0.1
+
+
+@pytest.mark.parametrize("feed", [Feed.POLLING, Feed.NONE])
+async def test_what_comes_back_is_caught_up_when_its_feed_goes_on_or_was_waited_for(
+    autojump_clock: MockClock, rig: Rig, feed: Feed
+) -> None:
+    rig.connection.feed = Feed.LIVE
+    rig.remote.online = False
+    await rig.connection.check()
+    rig.connection.feed = Feed.NONE
+    rig.remote.online = True
+    await rig.connection.check()
+    assert (rig.connection.usable, rig.connection.caught_up) == (True, False)
+    rig.connection.feed = feed
+    assert rig.connection.caught_up == (feed is Feed.POLLING)
+    await trio.sleep(CATCH_UP)
+    assert rig.connection.caught_up
 
 
 async def test_watchers_hear_of_every_change(autojump_clock: MockClock, rig: Rig) -> None:

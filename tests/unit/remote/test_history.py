@@ -151,10 +151,13 @@ async def test_a_head_below_ours_is_a_reset(autojump_clock: trio.testing.MockClo
 
 async def test_looking_closely_shows_a_reset_at_once(autojump_clock: trio.testing.MockClock) -> None:
     log, reader = await _followed()
+    resets: list[int] = []
+    reader.history.is_reset = lambda: resets.append(len(reader.told))
     await reader.look()
+    assert resets == []
     del log.events[2:]
     await reader.history.look(reader.told.append, closely=True)
-    assert reader.told == [None]
+    assert (reader.told, resets) == ([None], [0]), "what it means for revisions is told before"
 
 
 async def test_a_cursor_that_is_not_known_is_a_reset(autojump_clock: trio.testing.MockClock) -> None:
