@@ -17,24 +17,23 @@ pytestmark = pytest.mark.mount
 NAMES = ("changed", "same", "removed", "open")
 
 
-def restore(server: RelayServer, backup: Path) -> None:
-    """Somebody works with what the backup has, where the mount does not see it; then the server is back."""
-    shutil.rmtree(server.data)
-    shutil.copytree(backup, server.data)
-    port, server.port = server.port, 0
-    with server:
+def worked_with_elsewhere(server: RelayServer, folder: Path) -> Path:
+    """The files of the server as they are now, with what somebody does to a copy of them."""
+    other = RelayServer(folder)
+    folder.mkdir()
+    shutil.copytree(server.data, other.data)
+    with other:
         for name in NAMES:
-            server.put(f"/d/{name}", "mine\n" if name == "same" else "theirs\n")
-    server.port = port
-    server.start()
+            other.put(f"/d/{name}", "mine\n" if name == "same" else "theirs\n")
+    return other.data
 
 
 def test_what_is_unsent_meets_other_content_at_its_revision_as_a_conflict(tmp_path: Path) -> None:
-    with serving(tmp_path / "relay") as server, Mount(tmp_path, server, "--settle", "0.1") as mount:
+    with serving(tmp_path / "relay") as server:
         server.put_many({f"/d/{name}": "first\n" for name in (*NAMES, "more")})
         server.stop()
-        shutil.copytree(server.data, tmp_path / "backup")
-        server.start()
+        theirs = worked_with_elsewhere(server, tmp_path / "other")
+    with server, Mount(tmp_path, server, "--settle", "0.1") as mount:
         # The same revisions as theirs get; one more, so that the restored log ends before the one that is known.
         before = {name: server.put(f"/d/{name}", "mine\n") for name in (*NAMES, "more")}
         until(lambda: mount.out("cat $MOUNT/d/*") == "mine\n" * 5, "the mount knows them")
@@ -45,11 +44,13 @@ def test_what_is_unsent_meets_other_content_at_its_revision_as_a_conflict(tmp_pa
             server.kill()
             until(lambda: mount.status()["health"] == "offline", "it is away")
             mount.sh("cd $MOUNT/d; echo unsent > changed; echo unsent > same; rm removed")
-            restore(server, tmp_path / "backup")
-            found = {letter["path"]: letter["reason"] for letter in letters(mount, 2, 15)}
+            shutil.rmtree(server.data)
+            shutil.copytree(theirs, server.data)
+            server.start()
+            found = {letter["path"]: letter["reason"] for letter in letters(mount, 2, 30)}
             assert found == {"/d/changed": "conflict", "/d/removed": "conflict"}
             program.communicate(b"\n")
-        found = {letter["path"]: letter["reason"] for letter in letters(mount, 3, 15)}
+        found = {letter["path"]: letter["reason"] for letter in letters(mount, 3, 30)}
         assert found == dict.fromkeys(("/d/changed", "/d/removed", "/d/open"), "conflict")
         assert [server.get(f"/d/{name}") for name in NAMES] == [b"theirs\n", b"unsent\n", b"theirs\n", b"theirs\n"]
         assert revision(mount, "/d/changed") == before["changed"], "the restored server had to give it again"
