@@ -28,20 +28,22 @@ class RemoteRenames(Decisions):
             self._carry_draft(old, new, before, now)
             self._carry_attributes(old, new, now)
 
-    def doubt_bases(self) -> int:
+    def doubt_bases(self, path: RemotePath | None = None) -> int:
         with self._db.transaction():
-            doubted = 0
-            for prefix in ("base", "to_base", "theirs"):
-                doubted = max(
-                    doubted,
-                    self._db.run(
-                        f"UPDATE op SET {prefix}_revision = ? WHERE {prefix}_revision IS NOT NULL AND sound"  # noqa: S608
-                        " AND state IN ('pending', 'held', 'dead-letter') AND NOT accepted",
-                        DOUBTED,
-                    ).rowcount,
-                )
-            self._db.run("UPDATE draft SET base_revision = ? WHERE base_revision IS NOT NULL", DOUBTED)
-            return doubted
+            doubted = [
+                self._db.run(
+                    f"UPDATE op SET {prefix}_revision = ?1 WHERE {prefix}_revision IS NOT NULL AND sound"  # noqa: S608
+                    " AND state IN ('pending', 'held', 'dead-letter') AND NOT accepted"
+                    " AND (?2 IS NULL OR path = ?2 OR to_path = ?2)",
+                    DOUBTED, path,
+                ).rowcount
+                for prefix in ("base", "to_base", "theirs")
+            ]  # fmt: skip
+            self._db.run(
+                "UPDATE draft SET base_revision = ?1 WHERE base_revision IS NOT NULL AND (?2 IS NULL OR path = ?2)",
+                DOUBTED, path,
+            )  # fmt: skip
+            return max(doubted)
 
     def _address_anew(self, record: Record, old: RemotePath, new: RemotePath, before: Base, now: Base) -> None:
         op = record.op

@@ -96,9 +96,9 @@ class Journal(Protocol):
         What was made from the version ``before`` is made from ``now``; nothing may be unsettled at ``new``.
         """
 
-    def doubt_bases(self) -> int:
-        """The remote's revisions mean something else now: what was made from one is compared by content when it is
-        sent (``Base.doubted``). How many unsent ops that concerns.
+    def doubt_bases(self, path: RemotePath | None = None) -> int:
+        """The remote's revisions (those of one file) mean something else now: what was made from one is compared by
+        content when it is sent (``Base.doubted``). How many unsent ops that concerns.
         """
         ...
 

@@ -8,6 +8,7 @@ told is withdrawn (see ``promises``) in the same stretch in which the tree learn
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
@@ -33,6 +34,7 @@ from fsmount.ports import Clock, Details, EventLog, Source, Spool
 from fsmount.render.escape import counted
 from fsmount.vfs.files import Files
 from fsmount.vfs.followed import Followed
+from fsmount.vfs.inodes import Node
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.promises import Promises
 from fsmount.vfs.shown import AtRemote
@@ -150,6 +152,8 @@ class Arrivals:
         """
         if self._is_echo(change):
             return
+        if self._is_reused(change):
+            self._doubt([self._tree.inodes.find(change.path)], change.path)
         self._own.pop(change.path, None)
         if change.revision is not None:
             self._tree.overlay.stands(change.path)
@@ -210,16 +214,27 @@ class Arrivals:
 
         ``missed`` follows.
         """
-        doubted = self._ledger.doubt_bases()
-        for node in self._tree.inodes.all():
-            if node.shown is not None and (node.handles or node.draft is not None):
-                node.shown = replace(node.shown, base=node.shown.base.doubted)
+        doubted = self._doubt(self._tree.inodes.all())
         self._log.note(
             "feed",
             "the remote was set up anew or restored: everything is looked at again, and"
             f" {counted(doubted, 'unsent change')} compared by content before anything is replaced",
             level="warning",
         )
+
+    def _is_reused(self, change: Change) -> bool:
+        """Whether its revision had other content when that was seen here: the remote was restored."""
+        entry, inherited = self._tree.listings.entry(change.path), self._ledger.inherited(change.path)
+        seen = [] if entry is None else [(entry.revision, entry.digest)]
+        seen += [] if inherited is None else [(inherited.revision, inherited.digest)]
+        return any(revision == change.revision and not _same(change, revision, digest) for revision, digest in seen)
+
+    def _doubt(self, nodes: Sequence[Node | None], path: RemotePath | None = None) -> int:
+        """What is unsent, of that file or of all, and what these nodes' handles may still write."""
+        for node in nodes:
+            if node is not None and node.shown is not None and (node.handles or node.draft is not None):
+                node.shown = replace(node.shown, base=node.shown.base.doubted)
+        return self._ledger.doubt_bases(path)
 
     def refresh(self, path: RemotePath) -> None:
         """A person wants to see what stands at ``path`` and below it now."""

@@ -30,17 +30,21 @@ def worked_with_elsewhere(server: RelayServer, folder: Path) -> Path:
 
 def test_what_is_unsent_meets_other_content_at_its_revision_as_a_conflict(tmp_path: Path) -> None:
     with serving(tmp_path / "relay") as server:
-        server.put_many({f"/d/{name}": "first\n" for name in (*NAMES, "more")})
+        server.put_many({f"/d/{name}": "first\n" for name in NAMES})
         server.stop()
         theirs = worked_with_elsewhere(server, tmp_path / "other")
     with server, Mount(tmp_path, server, "--settle", "0.1") as mount:
+        until(lambda: mount.status()["connection"]["feed"] == "live", "changes are told")
+        assert mount.out("ls $MOUNT/d | wc -l; ls $MOUNT") == "4\nd\n"
         # The same revisions as theirs get; one more, so that the restored log ends before the one that is known.
-        before = {name: server.put(f"/d/{name}", "mine\n") for name in (*NAMES, "more")}
-        until(lambda: mount.out("cat $MOUNT/d/*") == "mine\n" * 5, "the mount knows them")
-        writes_late = f"exec 3<>{mount.point}/d/open; echo; read _; echo late >&3"
+        before = {name: server.put(f"/d/{name}", "mine\n") for name in NAMES}
+        server.put("/last", "mine\n")
+        # Both directories are known, and nothing but its event has the upper one looked at again.
+        until(lambda: mount.out("ls $MOUNT") == "d\nlast\n", "all of them were told")
+        writes_late = f"exec 3<>{mount.point}/d/open; cat <&3; read _; echo late >&3"
         with subprocess.Popen(["sh", "-c", writes_late], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as program:
             assert program.stdout is not None
-            program.stdout.readline()
+            assert program.stdout.readline() == b"mine\n"
             server.kill()
             until(lambda: mount.status()["health"] == "offline", "it is away")
             mount.sh("cd $MOUNT/d; echo unsent > changed; echo unsent > same; rm removed")
