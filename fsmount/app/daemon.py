@@ -182,6 +182,7 @@ class Daemon:
         self._reload.watch(self._reconfigured)
         self._providers = Providers(self._remote, self._connection, journal, clock, log)
         self._following = Following(self._remote, self._connection, self._filesystem, self._providers, clock, log)
+        self._remote.watch_reset(self._filesystem.arrivals.reset)
         self._delivered = False
         self._beneath: list[str] = []
         self.journal = journal

@@ -44,7 +44,6 @@ class Following:
         """UTC epoch seconds."""
         self._reachable = trio.Event()
         connection.watch(self._connection_changed)
-        remote.watch_reset(filesystem.arrivals.reset)
 
     async def run(self) -> None:
         """Until cancelled."""
