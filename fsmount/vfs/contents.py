@@ -189,7 +189,8 @@ class Contents:
                 fetch.chunk = await self._ask(at, start, max(BLOCK, offset + size - start))
             except (RemoteError, FileError) as error:
                 fetch.error = error
-                if isinstance(error, RemoteError):
+                # Offline, it is answered at once anyway, and need not be a moment longer.
+                if isinstance(error, RemoteError) and self._connection.state is not ConnectionState.OFFLINE:
                     self._failed[key] = (trio.current_time() + AGAIN, error)
                 raise
             except trio.Cancelled:
