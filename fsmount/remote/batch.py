@@ -13,7 +13,7 @@ from fsmount.errors import Refusal, RemoteError
 from fsmount.model import Receipt, RemotePath, Revision
 from fsmount.ports import Upload
 from fsmount.remote import content
-from fsmount.remote.http import UNREADABLE
+from fsmount.remote.decoding import UNREADABLE, decoded
 from fsmount.wire.relayfile import BulkError, BulkFile, BulkResponse, BulkResult, ContentIdentity, ErrorBody
 
 KIND = "fsmount"
@@ -95,7 +95,7 @@ def _told(error: BulkError) -> ErrorBody:
     if not isinstance(error.body, msgspec.Raw):
         return ErrorBody()
     try:
-        return msgspec.json.decode(error.body, type=ErrorBody)
+        return decoded(bytes(error.body), ErrorBody)
     except UNREADABLE:
         return ErrorBody()
 

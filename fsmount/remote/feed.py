@@ -19,7 +19,7 @@ import trio
 
 from fsmount.errors import Refusal, RemoteError
 from fsmount.model import Feed
-from fsmount.remote.history import History, Tell
+from fsmount.remote.history import History, Tell, is_notice
 from fsmount.remote.websocket import Closed, Frame, Listener
 
 SHORTEST = 0.1
@@ -101,7 +101,7 @@ class ChangeFeed:
     async def _poll_meanwhile(self, live: _Verified) -> None:
         while True:
             await trio.sleep(self._poll)
-            await live.ended.wait()
+            await live.due()
             await live.look()
 
     async def _stay_live(self, sockets: Sockets, live: _Verified) -> None:
@@ -177,17 +177,24 @@ class _Verified:
         self._history = history
         self._tell = tell
         self._going = going
-        self.ended = trio.Event()
-        """Set while there is none."""
-        self.ended.set()
+        self._open = False
+        self._due = trio.Event()
+        self._due.set()
+
+    async def due(self) -> None:
+        """Returns when the log is to be read: while there is no connection, and after a notice."""
+        await self._due.wait()
 
     async def opened(self) -> None:
         await self._history.look(self._tell, closely=True)
-        self.ended = trio.Event()
+        self._open, self._due = True, trio.Event()
         self._going(Feed.LIVE)
 
     def received(self, frame: Frame) -> None:
-        self._history.take(frame, self._tell)
+        if is_notice(frame):
+            self._due.set()
+        else:
+            self._history.take(frame, self._tell)
         self._going(Feed.LIVE)
 
     def alive(self) -> None:
@@ -195,14 +202,17 @@ class _Verified:
 
     def end(self) -> None:
         """The connection is over, if there was any."""
-        if not self.ended.is_set():
-            self.ended.set()
+        if self._open:
+            self._open = False
+            self._due.set()
             self._going(Feed.POLLING)
 
     async def look(self) -> None:
         """Polls. Raises RemoteError."""
+        if self._open:
+            self._due = trio.Event()
         await self._history.look(self._tell)
-        self._going(Feed.POLLING if self.ended.is_set() else Feed.LIVE)
+        self._going(Feed.LIVE if self._open else Feed.POLLING)
 
 
 class _Unverified:

@@ -4,14 +4,15 @@ Invariant: nothing after the cursor is passed over without a word: what cannot b
 The cursor outlives every error and cancellation, and moves with what was told, in one synchronous stretch.
 
 A server answers a cursor that it does not know with its first events (relayfile-api, section 13), and a server that was
-set up anew has a head below ours; both are a reset.
+set up anew has a head below ours; both are a reset. Servers built on relayfile's TypeScript core know no `direction`
+and give the oldest events for the newest: the end of their log is found by reading through it.
 """
 
 from __future__ import annotations
 
 import re
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
@@ -29,6 +30,8 @@ PROVIDER: dict[str, type[ProviderFailed | ProviderSucceeded]] = {
     "writeback.failed": ProviderFailed,
     "writeback.succeeded": ProviderSucceeded,
 }
+NOTICE = "relayfile."
+"""How the types of events begin that say only that something changed (the hosted server's `relayfile.changed`)."""
 SYSTEM = "system"
 _NUMBERED = re.compile(r"evt_(\d{1,18})")
 Tell = Callable[[Told | None], None]
@@ -62,9 +65,7 @@ class History:
             if self._cursor is None:
                 self._reset(await self._head(), tell)
             elif not await self._follow(self._cursor, tell) and (closely or trio.current_time() >= self._head_due):
-                head = await self._head()
-                if head != self._cursor and _is_before(head, self._cursor):
-                    self._reset(head, tell)
+                await self._check(self._cursor, tell)
 
     def take(self, event: Event, tell: Tell) -> None:
         """An event that came by itself; one that was told already is let go.
@@ -76,7 +77,7 @@ class History:
         if event.event_id:
             self._advance(event.event_id)
         told = _told(event)
-        if told is None:
+        if told is None and not is_notice(event):
             return
         try:
             tell(told)
@@ -89,10 +90,32 @@ class History:
         self._recent.clear()
         tell(None)
 
+    async def _check(self, cursor: str, tell: Tell) -> None:
+        """Whether the log still reaches as far as it did."""
+        if _ends_before(await self._newest(), cursor):
+            self._reset(await self._head(), tell)
+
     async def _head(self) -> str:
-        page = await self._fetch({"direction": "desc", "limit": "1"})
+        """The id of the log's last event; empty where there is none."""
+        newest = await self._newest()
+        if not newest or _is_newest_first(newest):
+            return newest[0].event_id if newest else ""
+        return await self._end(newest[0].event_id)
+
+    async def _newest(self) -> tuple[Event, ...]:
+        """The last two events, the last one first; of a server that knows no direction the first two."""
+        page = await self._fetch({"direction": "desc", "limit": "2"})
         self._head_due = trio.current_time() + HEAD_EVERY
-        return page.events[0].event_id if page.events else ""
+        return page.events or ()
+
+    async def _end(self, cursor: str) -> str:
+        """The last event, found by reading on from one of the first."""
+        while True:
+            page = await self._fetch({"cursor": cursor, "limit": str(PAGE)})
+            last = page.events[-1].event_id if page.events else cursor
+            if last == cursor or page.next_cursor is None:
+                return last
+            cursor = last
 
     async def _follow(self, cursor: str, tell: Tell) -> bool:
         """Reads on from the cursor to the end; whether there was anything."""
@@ -104,7 +127,7 @@ class History:
             if events and _is_known(events[0].event_id, cursor):
                 self._reset(await self._head(), tell)
                 return True
-            for event in events:
+            for event in _with_one_notice(events):
                 self.take(event, tell)
             if events:
                 cursor = events[-1].event_id
@@ -124,6 +147,17 @@ class History:
             self._recent.popitem(last=False)
         if not self._cursor or not _is_before(event_id, self._cursor):
             self._cursor = event_id
+
+
+def is_notice(event: Event) -> bool:
+    """Whether it says that something changed, and not what."""
+    return event.type.startswith(NOTICE)
+
+
+def _with_one_notice(events: Sequence[Event]) -> list[Event]:
+    """The same without all notices but the last one: each would have everything looked at again."""
+    last = max((place for place, event in enumerate(events) if is_notice(event)), default=None)
+    return [event for place, event in enumerate(events) if place == last or not is_notice(event)]
 
 
 def _told(event: Event) -> Told | None:
@@ -148,6 +182,22 @@ def _told(event: Event) -> Told | None:
 def _number(event_id: str) -> int | None:
     match = _NUMBERED.fullmatch(event_id)
     return int(match[1]) if match else None
+
+
+def _is_newest_first(events: tuple[Event, ...]) -> bool:
+    """Whether the order is surely that; what cannot be compared is taken for the other one."""
+    if len(events) < 2:
+        return True
+    first, second = _number(events[0].event_id), _number(events[1].event_id)
+    if first is not None and second is not None:
+        return first > second
+    return epoch(events[0].timestamp) > epoch(events[1].timestamp)
+
+
+def _ends_before(newest: tuple[Event, ...], cursor: str) -> bool:
+    """Whether a log with these newest events ends before ``cursor``, as far as they tell."""
+    head = newest[0].event_id if newest else ""
+    return _is_newest_first(newest) and head != cursor and _is_before(head, cursor)
 
 
 def _is_before(head: str, cursor: str) -> bool:

@@ -14,6 +14,7 @@ import ssl
 import time
 import uuid
 import zlib
+from collections.abc import Callable
 from http import HTTPStatus
 from typing import TypeVar
 from urllib.parse import urljoin
@@ -28,24 +29,19 @@ from fsmount import __version__
 from fsmount.errors import InvalidAnswer, Refusal, Unreachable
 from fsmount.model import RemotePath
 from fsmount.ports import EventLog, Source
+from fsmount.remote import decoding
 from fsmount.remote.credentials import TokenSource
+from fsmount.remote.decoding import UNREADABLE
 from fsmount.remote.pieces import SLOWEST, Pieces, size_within
 from fsmount.remote.translate import silent, translated
 from fsmount.wire.relayfile import ErrorBody
 
 T = TypeVar("T")
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
-"""What decoding JSON raises where it is none, has other members, is no UTF-8, or is nested too deeply."""
 LARGEST = 64 * 1024 * 1024
 LARGEST_ERROR = 64 * 1024
 SHOWN = 1024
 """Bytes of an error body that are kept."""
 REDIRECTS = 5
-_NO_TEXT = re.compile(
-    r"([\udc80-\udcff]+)|\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
-    re.DOTALL,
-)
-"""Bytes that were no UTF-8, or a backslash with what belongs to it: the second group is half of a surrogate pair."""
 _CONTROL = dict.fromkeys((*range(32), 127, *range(128, 160), 8232, 8233), " ")
 
 
@@ -137,20 +133,11 @@ class Client:
 
     def decoded(self, call: Call, answer: Answer, kind: type[T]) -> T:
         """The answer's JSON as ``kind``. Raises InvalidAnswer, logged, where it is anything else."""
-        try:
-            return msgspec.json.decode(answer.body, type=kind)
-        except UNREADABLE as error:
-            raise self.invalid(call, answer, "is not relayfile's") from error
+        return self._decoded(call, answer, decoding.decoded, kind)
 
     def decoded_names(self, call: Call, answer: Answer, kind: type[T]) -> T:
-        """The same for a list of names: one that is no Unicode text must not take the others with it.
-
-        It gets a zero byte in place of what is none, which no local name can hold.
-        """
-        try:
-            return msgspec.json.decode(answer.body, type=kind)
-        except UNREADABLE:
-            return self.decoded(call, msgspec.structs.replace(answer, body=mended(answer.body)), kind)
+        """The same for a list of names, of which one that is no Unicode text gets a zero byte."""
+        return self._decoded(call, answer, decoding.decoded_names, kind)
 
     def invalid(self, call: Call, answer: Answer, what: str) -> InvalidAnswer:
         """The error for a 2xx that cannot be used: ``what`` is wrong with it. Logged."""
@@ -174,6 +161,12 @@ class Client:
     def hidden(self, text: str) -> str:
         """``text`` without the credential, cut at 1 KiB."""
         return cut(self._tokens.hides(text))
+
+    def _decoded(self, call: Call, answer: Answer, decode: Callable[[bytes, type[T]], T], kind: type[T]) -> T:
+        try:
+            return decode(answer.body, kind)
+        except UNREADABLE as error:
+            raise self.invalid(call, answer, "is not relayfile's") from error
 
     def _judged(self, call: Call, answer: Answer) -> Answer:
         if 200 <= answer.status < 300 or answer.status in call.accepts:
@@ -307,12 +300,6 @@ class _Arriving:
         return InvalidAnswer(f"the answer of {self._origin} is {what}", correlation_id=self._correlation_id)
 
 
-def mended(body: bytes) -> bytes:
-    """JSON in which what is no Unicode text, bytes as well as escapes, is an escaped zero byte."""
-    text = body.decode("utf-8", "surrogateescape")
-    return _NO_TEXT.sub(lambda found: r"\u0000" if found[1] or found[2] else found[0], text).encode()
-
-
 def cut(text: str, size: int = SHOWN) -> str:
     """``text`` as far as ``size`` bytes of UTF-8 hold it, ending with a whole character."""
     encoded = text.encode(errors="replace")
@@ -338,7 +325,7 @@ def _http_date(value: str) -> float | None:
 
 def _refusal(answer: Answer, shown: str, tokens: TokenSource) -> Refusal:
     try:
-        told = msgspec.json.decode(answer.body, type=ErrorBody)
+        told = decoding.decoded(answer.body, ErrorBody)
     except UNREADABLE:
         told = ErrorBody()
     message = tokens.hides(told.message) or _phrase(answer)

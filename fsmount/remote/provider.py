@@ -14,10 +14,11 @@ from fsmount.remote.entries import epoch
 from fsmount.remote.http import Call, Client
 from fsmount.wire.relayfile import Operation, OperationPage
 
-DEAD = "dead_lettered"
+GIVEN_UP = ("dead_lettered", "failed")
+"""Statuses of operations that wait for a replay; servers built on relayfile's TypeScript core say the second."""
 PAGE = 1000
 PAGES = 20
-"""Pages of failed operations that are read at most, the newest first."""
+"""Pages of failed operations that are read of each status at most, the newest first."""
 STATES = {
     "pending": ProviderState.WAITING,
     "running": ProviderState.WAITING,
@@ -25,7 +26,7 @@ STATES = {
     "failed": ProviderState.FAILED,
     "canceled": ProviderState.FAILED,
     "quarantined": ProviderState.FAILED,
-    DEAD: ProviderState.FAILED,
+    "dead_lettered": ProviderState.FAILED,
 }
 
 
@@ -48,11 +49,17 @@ class Operations:
         return _result(found, self._client.hidden(answer.body.decode(errors="replace")), self._client)
 
     async def failed(self) -> list[ProviderResult]:
-        """Those that gave up, the newest first; a page after which nothing new comes is the last."""
+        """Those that gave up, the newest first of each status."""
         found: dict[str, ProviderResult] = {}
+        for status in GIVEN_UP:
+            await self._collect(status, found)
+        return [result for result in found.values() if result.state is ProviderState.FAILED]
+
+    async def _collect(self, status: str, found: dict[str, ProviderResult]) -> None:
+        """All operations of a status; a page after which nothing new comes is the last."""
         cursor = ""
         for _ in range(PAGES):
-            query = {"status": DEAD, "limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
+            query = {"status": status, "limit": str(PAGE)} | ({"cursor": cursor} if cursor else {})
             call = Call(method="GET", target=f"{self._route}?{urlencode(query, quote_via=quote)}")
             page = self._client.decoded(call, await self._client.request(call), _Page)
             known = len(found)
@@ -62,7 +69,6 @@ class Operations:
             if not page.next_cursor or len(found) == known:
                 break
             cursor = page.next_cursor
-        return list(found.values())
 
     async def replay(self, remote_op_id: str) -> None:
         """Raises Refusal 409 where the operation is not dead-lettered (any more)."""

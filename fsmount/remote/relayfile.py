@@ -28,8 +28,6 @@ from fsmount.model import (
     RemotePath,
     Revision,
     Told,
-    name_of,
-    parent_of,
 )
 from fsmount.ports import EventLog, Upload
 from fsmount.remote import batch, claims, explain
@@ -44,6 +42,7 @@ from fsmount.remote.http import Call, Client
 from fsmount.remote.provider import Operations
 from fsmount.remote.routes import Routes, at_base
 from fsmount.remote.trees import Trees
+from fsmount.remote.unanswered import Unanswered
 from fsmount.remote.websocket import PING, Sockets
 from fsmount.wire.relayfile import BulkResponse, Event, EventPage
 
@@ -88,6 +87,7 @@ class RelayfileRemote:
         self._cap = BodyCap()
         self._trees = Trees(self._client, self._routes)
         self._files = FileRoutes(self._client, self._routes, self._features, self._cap)
+        self._unanswered = Unanswered(self.listing, self._files.read)
         self._exports = True
         self._history = History(self._events)
         self._feed = self._change_feed(poll, timeout, ping)
@@ -283,29 +283,7 @@ class RelayfileRemote:
         for upload, verdict in zip(uploads, found, strict=True):
             if isinstance(verdict, Refusal):
                 self._client.note_refusal(call, upload.path, verdict)
-        return await self._looked_up(uploads, found, answer.correlation_id)
-
-    async def _looked_up(
-        self, uploads: Sequence[Upload], found: batch.Verdicts, correlation_id: str
-    ) -> list[Receipt | RemoteError]:
-        """Asks the remote what became of the files on which the answer was silent, a listing a directory."""
-        listed: dict[RemotePath, dict[str, Entry] | RemoteError] = {}
-        settled: list[Receipt | RemoteError] = []
-        for upload, verdict in zip(uploads, found, strict=True):
-            if verdict is not None:
-                settled.append(verdict)
-                continue
-            parent = parent_of(upload.path)
-            if parent not in listed:
-                listed[parent] = await self._listed(parent)
-            settled.append(_verdict(upload, listed[parent], correlation_id))
-        return settled
-
-    async def _listed(self, directory: RemotePath) -> dict[str, Entry] | RemoteError:
-        try:
-            return {name_of(entry.path): entry for entry in await self.listing(directory)}
-        except RemoteError as error:
-            return error
+        return await self._unanswered.looked_up(uploads, found, answer.correlation_id)
 
     async def _events(self, query: dict[str, str]) -> EventPage:
         call = Call(method="GET", target=f"{self._routes.prefix}events?{urlencode(query, quote_via=quote)}", path=ROOT)
@@ -315,12 +293,3 @@ class RelayfileRemote:
         if problem.path not in self._skipped:
             self._skipped.add(problem.path)
             self._log.note("name.skipped", f"{problem.path[:300]!r}: {problem.why}", path=directory, level="warning")
-
-
-def _verdict(upload: Upload, listed: dict[str, Entry] | RemoteError, correlation_id: str) -> Receipt | RemoteError:
-    if isinstance(listed, RemoteError):
-        return listed
-    entry = listed.get(name_of(upload.path))
-    if entry is None or entry.revision is None or entry.digest != upload.digest:
-        return InvalidAnswer("the batch was accepted, but not a word on this file", correlation_id=correlation_id)
-    return Receipt(path=upload.path, revision=entry.revision, digest=upload.digest, correlation_id=correlation_id)

@@ -26,7 +26,7 @@ from fsmount import __version__
 from fsmount.errors import InvalidAnswer, Refusal, RemoteError, Unreachable, kind_and_place
 from fsmount.remote import claims
 from fsmount.remote.credentials import TokenSource
-from fsmount.remote.http import UNREADABLE, mended
+from fsmount.remote.decoding import UNREADABLE, decoded, decoded_names
 from fsmount.remote.translate import silent, unreachable
 from fsmount.wire.relayfile import ErrorBody, Event
 
@@ -216,7 +216,7 @@ class Sockets:
 
     def _refusal(self, rejected: ConnectionRejected) -> Refusal:
         try:
-            told = msgspec.json.decode(rejected.body or b"", type=ErrorBody)
+            told = decoded(rejected.body or b"", ErrorBody)
         except UNREADABLE:
             told = ErrorBody()
         return Refusal(rejected.status_code, code=told.code[:100], message=self._tokens.hides(told.message)[:1000])
@@ -270,10 +270,7 @@ class _Listened(trio.abc.Stream):
 
 def _decoded(message: str | bytes) -> Frame:
     """The frame; a name that is no Unicode text is none here either, and must not end the feed of all others."""
-    try:
-        return msgspec.json.decode(message, type=Frame)
-    except msgspec.DecodeError:
-        return msgspec.json.decode(mended(message.encode() if isinstance(message, str) else message), type=Frame)
+    return decoded_names(message.encode() if isinstance(message, str) else message, Frame)
 
 
 def _leaves(error: BaseException | None) -> list[BaseException]:

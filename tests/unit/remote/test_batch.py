@@ -16,7 +16,7 @@ from fsmount.remote.batch import verdicts
 from fsmount.remote.relayfile import RelayfileRemote
 from fsmount.wire.relayfile import BulkError, BulkResponse, BulkResult, ContentIdentity
 from tests.support.notes import Notes
-from tests.support.raw import always, raw_server, response
+from tests.support.raw import Asked, Script, always, raw_server, response
 from tests.support.server import serving
 from tests.support.uploads import digest_of, upload_of
 
@@ -83,16 +83,20 @@ def test_a_result_for_something_else_is_no_verdict(result: BulkResult) -> None:
 
 async def _sent(tmp_path: Path, uploads: list[Upload], *answers: bytes) -> list[Receipt | RemoteError]:
     """What a batch gives when the server answers so; an error of the whole is raised."""
-    outcome = await _outcome(tmp_path, uploads, *answers)
+    return await _asked(tmp_path, uploads, always(*answers))
+
+
+async def _asked(tmp_path: Path, uploads: list[Upload], script: Script) -> list[Receipt | RemoteError]:
+    outcome = await _outcome(tmp_path, uploads, script)
     if isinstance(outcome, RemoteError):
         raise outcome
     return outcome
 
 
-async def _outcome(tmp_path: Path, uploads: list[Upload], *answers: bytes) -> list[Receipt | RemoteError] | RemoteError:
+async def _outcome(tmp_path: Path, uploads: list[Upload], script: Script) -> list[Receipt | RemoteError] | RemoteError:
     (tmp_path / "token").write_text("token")
     credentials = Credentials(token_file=tmp_path / "token")
-    async with raw_server(always(*answers)) as server:
+    async with raw_server(script) as server:
         url = parse_remote(f"relayfile+{server.origin}/w")
         async with RelayfileRemote(url, credentials, timeout=5, log=Notes(), features=frozenset()) as remote:
             with trio.fail_after(5):
@@ -114,6 +118,29 @@ async def test_a_legacy_server_without_results_is_asked_what_it_has(tmp_path: Pa
     assert mine.revision == "rev_7"
     assert isinstance(other, InvalidAnswer)
     assert isinstance(gone, InvalidAnswer)
+
+
+async def test_a_server_that_tells_neither_results_nor_digests_is_asked_for_each_file(tmp_path: Path) -> None:
+    uploads = [upload_of(f"/d/{name}", name.encode()) for name in ("mine", "other", "gone", "broken")]
+    rows = [{"path": f"/d/{name}", "type": "file", "revision": "r 1"} for name in ("mine", "other", "broken")]
+
+    async def answer(asked: Asked, stream: trio.SocketStream) -> None:
+        target = asked.target.partition("?path=/d")[2]
+        given = {
+            "": response(202, {"written": 4, "errors": []}),
+            "&depth=1": response(200, {"path": "/d", "entries": rows, "nextCursor": None}),
+            "/mine": response(200, {"path": "/d/mine", "revision": "r 7", "content": "mine", "encoding": "utf-8"}),
+            "/other": response(200, {"path": "/d/other", "revision": "r 8", "content": "somebody else's"}),
+            "/broken": response(503, b""),
+        }
+        await stream.send_all(given[target])
+
+    mine, other, gone, broken = await _asked(tmp_path, uploads, answer)
+    assert isinstance(mine, Receipt)
+    assert (mine.revision, mine.digest) == ("r 7", digest_of(b"mine"))
+    assert isinstance(other, InvalidAnswer)
+    assert isinstance(gone, InvalidAnswer)
+    assert isinstance(broken, Refusal)
 
 
 async def test_a_failed_look_is_the_verdict_of_the_files_in_question(tmp_path: Path) -> None:

@@ -180,6 +180,18 @@ def closing(code: int) -> Behaviour:
     return behave
 
 
+async def hinting(world: World, request: WebSocketRequest) -> None:
+    """Says of every event only that there was one, as relayfile's hosted server does."""
+    until, told = world.cut, len(world.log.events)
+    socket = await request.accept()
+    while not until.is_set():
+        for event in world.log.events[told:]:
+            notice = {"id": event.event_id, "type": "relayfile.changed", "resource": {"path": event.path}}
+            await socket.send_message(json.dumps(notice))
+        told = len(world.log.events)
+        await world._grown.wait()
+
+
 def rejecting(status: int, body: bytes = b"") -> Behaviour:
     async def behave(world: World, request: WebSocketRequest) -> None:
         await request.reject(status, body=body)
@@ -233,6 +245,19 @@ async def test_live_changes_come_without_a_request(live: World, autojump_clock: 
     await live.has_told("/a", "/b")
     assert live.log.requests == requests
     assert live.asked == [{"cursor": ["evt_1"], "token": [TOKEN]}]
+
+
+async def test_a_notice_that_says_only_that_has_the_log_read(world: World, autojump_clock: Clock) -> None:
+    world.script += [hinting]
+    world.follow()
+    await world.becomes(Feed.LIVE)
+    requests = world.log.requests
+    for number in range(3):
+        world.add(f"/{number}", f"/{number}b")
+        await trio.sleep(2)
+    await world.has_told("*", "/0", "/0b", "/1", "/1b", "/2", "/2b")
+    assert world.log.requests - requests <= 6
+    assert world.ways == [Feed.POLLING, Feed.LIVE]
 
 
 async def test_an_empty_log_is_followed_live(tmp_path: Path, autojump_clock: Clock) -> None:

@@ -20,19 +20,21 @@ class Log:
         self.page = 1000
         self.first = 1
         self.requests = 0
+        self.knows_direction = True
+        self.name = "evt_{}"
 
     def add(self, path: str, kind: str = "file.updated", **members: str) -> None:
         number = self.first + len(self.events)
         event = {"revision": f"rev_{number}", "content_hash": "ab", "timestamp": "1970-01-01T00:00:09Z", **members}
-        self.events.append(Event(event_id=f"evt_{number}", type=kind, path=path, **event))
+        self.events.append(Event(event_id=self.name.format(number), type=kind, path=path, **event))
 
     async def fetch(self, query: dict[str, str]) -> EventPage:
         await trio.lowlevel.checkpoint()
         self.requests += 1
         if self.error is not None:
             raise self.error
-        if query.get("direction") == "desc":
-            return EventPage(events=tuple(self.events[-1:]))
+        if query.get("direction") == "desc" and self.knows_direction:
+            return EventPage(events=tuple(reversed(self.events[-int(query["limit"]) :])))
         ids = [event.event_id for event in self.events]
         start = ids.index(query["cursor"]) + 1 if query.get("cursor") in ids else 0
         page = tuple(self.events[start : start + min(self.page, int(query["limit"]))])
@@ -216,3 +218,53 @@ async def test_after_a_reset_old_numbers_are_new_events(autojump_clock: trio.tes
     for number in range(4):
         log.add(f"/new{number}")
     assert await reader.paths() == [f"/new{number}" for number in range(4)]
+
+
+@pytest.mark.parametrize("name", ["evt_{}", "odd-{}"])
+async def test_the_past_of_a_server_that_knows_no_direction_is_not_told(
+    autojump_clock: trio.testing.MockClock, name: str
+) -> None:
+    log = Log()
+    log.knows_direction, log.name, log.page = False, name, 2
+    for number in range(7):
+        log.add(f"/{number}")
+    reader = Reader(log)
+    assert await reader.look() == [None]
+    await reader.quiet()
+    await reader.history.look(reader.told.append, closely=True)
+    assert reader.told == []
+    log.add("/after")
+    assert await reader.paths() == ["/after"]
+
+
+@pytest.mark.parametrize("left", [0, 1])
+async def test_a_log_without_direction_that_was_emptied_is_a_reset(
+    autojump_clock: trio.testing.MockClock, left: int
+) -> None:
+    log, reader = await _followed()
+    log.knows_direction = False
+    del log.events[left:]
+    assert None in [told for _ in range(6) for told in await reader.look()]
+    await reader.quiet()
+    log.add("/after")
+    assert await reader.paths() == ["/after"]
+
+
+async def test_names_of_events_that_are_no_numbers_cost_no_reset(autojump_clock: trio.testing.MockClock) -> None:
+    log = Log()
+    log.name = "odd-{}"
+    log.add("/1")
+    log.add("/2")
+    reader = Reader(log)
+    assert await reader.look() == [None]
+    await reader.quiet()
+    log.add("/3")
+    assert await reader.paths() == ["/3"]
+
+
+async def test_notices_of_a_page_have_everything_looked_at_again_once(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    for kind in ("relayfile.changed", "file.updated", "relayfile.changed.summary"):
+        log.add("/a" if kind == "file.updated" else "", kind)
+    assert await reader.paths() == ["/a", None]
+    await reader.quiet()

@@ -70,22 +70,30 @@ async def test_the_failed_ones_are_read_page_by_page(tmp_path: Path) -> None:
     pages = [
         response(200, {"items": [FAILED], "nextCursor": "op_9"}),
         response(200, {"items": [{**FAILED, "opId": "op_8"}], "nextCursor": None}),
+        response(200, {"items": [{**FAILED, "opId": "op_7", "status": "failed"}], "nextCursor": None}),
     ]
     async with answered(always(*pages), tmp_path) as (remote, server):
-        assert [found.remote_op_id for found in await remote.failed_at_provider()] == ["op_9", "op_8"]
+        assert [found.remote_op_id for found in await remote.failed_at_provider()] == ["op_9", "op_8", "op_7"]
     asked = [parse_qs(urlsplit(each.target).query) for each in server.asked]
     assert asked[0] == {"status": ["dead_lettered"], "limit": ["1000"]}
     assert asked[1]["cursor"] == ["op_9"]
+    assert asked[2] == {"status": ["failed"], "limit": ["1000"]}
+
+
+async def test_a_server_that_knows_no_filter_makes_nothing_fail(tmp_path: Path) -> None:
+    items = [FAILED, {**FAILED, "opId": "op_8", "status": "pending"}, {**FAILED, "opId": "op_7", "status": "succeeded"}]
+    async with answered(always(response(200, {"items": items, "nextCursor": None})), tmp_path) as (remote, _):
+        assert [found.remote_op_id for found in await remote.failed_at_provider()] == ["op_9"]
 
 
 async def test_a_list_without_end_ends(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with answered(always(response(200, {"items": [FAILED], "nextCursor": "op_9"})), tmp_path) as (remote, server):
         assert len(await remote.failed_at_provider()) == 1
-    assert len(server.asked) == 2
+    assert len(server.asked) == 3
     monkeypatch.setattr(provider, "PAGES", 3)
     pages = [response(200, {"items": [{**FAILED, "opId": f"op_{n}"}], "nextCursor": f"op_{n}"}) for n in range(9)]
     async with answered(always(*pages), tmp_path) as (remote, server):
-        assert len(await remote.failed_at_provider()) == 3
+        assert len(await remote.failed_at_provider()) == 6
 
 
 async def test_a_page_of_something_else_is_no_answer(tmp_path: Path) -> None:
