@@ -377,7 +377,7 @@ class Listings:
 
         Returns ``path`` and the directories above it that may have come or, with ``gone``, vanished with it.
         """
-        doubtful = [path]
+        doubtful, now = [path], self._clock.monotonic()
         while True:
             directory, name = parent_of(doubtful[-1]), name_of(doubtful[-1])
             request = self._under_way.get(directory)
@@ -388,7 +388,8 @@ class Listings:
                 listing.suspect.add(name)
                 if gone and name in listing.entries:
                     listing.doubtful.add(name)
-                if len(listing.doubtful) < len(listing.entries):
+                # Of what has expired nothing may be left, and a newer listing above may say so.
+                if listing.expires > now and len(listing.doubtful) < len(listing.entries):
                     return doubtful
             if directory == ROOT:
                 return doubtful

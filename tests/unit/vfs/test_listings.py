@@ -93,6 +93,17 @@ async def test_a_new_directory_is_asked_for_once_changes_may_have_been_missed(kn
     assert await known.names("/new") == ["ours", "theirs"]
 
 
+async def test_a_directory_that_went_while_changes_were_missed_is_found_when_it_comes_back(known: Known) -> None:
+    assert await known.names("/old") == ["file"]
+    known.remote.remove("/old/file")
+    known.listings.expire()
+    assert await known.names(ROOT) == []
+    assert await known.names("/old") == []
+    known.remote.write("/old/new", b"x")
+    known.listings.outdated(RemotePath("/old/new"), gone=False)
+    assert await known.names("/old") == ["new"]
+
+
 async def known_files(known: Known, count: int) -> None:
     for number in range(count):
         known.remote.write(f"/many/{number}", b"x")
