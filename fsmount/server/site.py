@@ -9,7 +9,7 @@ from urllib.parse import quote, unquote
 
 import msgspec
 
-from fsmount.server import bulk, ops, raw, routes, sync
+from fsmount.server import bulk, drafts, ops, raw, routes, sync
 from fsmount.server.bearers import Bearers, require, token_of
 from fsmount.server.export import export
 from fsmount.server.feed import Live
@@ -50,7 +50,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     `places` gives the paths that the grant must cover and that permission rules are asked about, None for a
     route without one. `treat` makes the exchange of a call that passed every check. A `socket` asks neither for
     a correlation id nor permission rules (section 14). An `extension` is ours alone; a request that is `streamed`
-    comes without its body.
+    comes without its body. One that is `live` is about the live tree whatever fork is named.
     """
 
     scope: str
@@ -59,6 +59,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     socket: bool = False
     extension: bool = False
     streamed: bool = False
+    live: bool = False
 
 
 class Site:
@@ -140,6 +141,7 @@ class Site:
                 gate(call, normal(place))
             if not correlation_id.strip():
                 raise Rejected(400, "bad_request", "missing X-Correlation-Id header")
+            _refuse_fork(request, endpoint)
         if self._rate_limit is not None:
             self._rate_limit.count(principal)
         if self._delete_storm is not None and request.method == "DELETE":
@@ -213,6 +215,13 @@ def _raw_put(call: Call, site: Site) -> Exchange:
     return _exchange(call, manner, perform, kept)
 
 
+def _refuse_fork(request: Request, endpoint: Endpoint) -> None:
+    """Raise Rejected (404) where a fork is named: this server has none, and the live tree must not stand in for it."""
+    fork = request.query.get("forkId", "").strip()
+    if fork and not endpoint.live:
+        raise Rejected(404, "not_found", f"fork not found: {fork} (this server has no forks)")
+
+
 def _authorization(request: Request) -> str:
     """The header; of a WebSocket's handshake the query, if there is one: browsers cannot send another header."""
     token = request.query.get("token", "").strip() if request.path.endswith("/fs/ws") else ""
@@ -253,13 +262,14 @@ ROUTES: dict[str, Endpoint] = {
     "POST fs/bulk": Endpoint("fs:write", _nowhere, _bulk),
     "POST fs/merge": Endpoint("fs:write", _named, _ruled("PUT", merge_file)),
     "GET fs/query": Endpoint("fs:read", _listed, _ruled("LIST", query)),
-    "GET fs/export": Endpoint("fs:read", _listed, _ruled("LIST", export)),
+    "GET fs/export": Endpoint("fs:read", _listed, _ruled("LIST", export), live=True),
     "GET fs/events": Endpoint("fs:read", _root, _events),
     "GET fs/ws": Endpoint("fs:read", _filtered, _live, socket=True),
     "GET ops": Endpoint("ops:read", _nowhere, _ruled("", ops.list_ops)),
     "GET ops/{}": Endpoint("ops:read", _nowhere, _ruled("", ops.get_op)),
     "POST ops/{}/replay": Endpoint("ops:replay", _nowhere, _ruled("", ops.replay_op)),
     "GET writeback/pending": Endpoint("sync:read", _nowhere, _ruled("", ops.pending)),
+    "POST writeback/sweep-drafts": Endpoint("sync:trigger", _nowhere, _ruled("", drafts.sweep)),
     "POST writeback/{}/ack": Endpoint("sync:trigger", _nowhere, _ruled("", ops.acknowledge)),
     "GET sync/status": Endpoint("sync:read", _nowhere, _ruled("", sync.status)),
     "GET sync/ingress": Endpoint("sync:read", _nowhere, _ruled("", sync.ingress)),

@@ -357,6 +357,30 @@ class AckResult(_Wire, frozen=True, kw_only=True):
     draft: DraftDisposition | None = None
 
 
+class SweepRequest(_Wire, frozen=True, kw_only=True):
+    """Body of `POST /writeback/sweep-drafts`: `patterns` are globs of a name; without `apply` nothing goes."""
+
+    path_prefix: str | None = None
+    patterns: tuple[str, ...] | None = None
+    apply: bool = False
+
+
+class SweptDraft(_Wire, frozen=True, kw_only=True):
+    """A draft, and why it goes (`space-uuid-draft`, `pattern`) or stays (`pending-writeback`, `provider-linked`)."""
+
+    path: str = shown(str)
+    reason: str = shown(str)
+
+
+class SweepResult(_Wire, frozen=True, kw_only=True):
+    """200 of a sweep; of a dry run, `removed` are those that would be."""
+
+    dry_run: bool = shown(bool)
+    scanned: int = shown(int)
+    removed: tuple[SweptDraft, ...] | None = shown(_empty)
+    skipped: tuple[SweptDraft, ...] | None = shown(_empty)
+
+
 class SyncProvider(_Wire, frozen=True, kw_only=True):
     """How one provider's side is; `status` is `healthy`, `lagging` or `error`."""
 
@@ -378,16 +402,31 @@ class SyncStatus(_Wire, frozen=True, kw_only=True):
     providers: tuple[SyncProvider, ...] | None = shown(_empty)
 
 
-class SyncIngress(_Wire, frozen=True, kw_only=True):
-    """`GET /sync/ingress`: what providers sent in, and what waits of it."""
+class ProviderIngress(_Wire, frozen=True, kw_only=True):
+    """What one provider sent in."""
+
+    accepted_total: int = shown(int)
+    dropped_total: int = shown(int)
+    deduped_total: int = shown(int)
+    coalesced_total: int = shown(int)
+    pending_total: int = shown(int)
+    oldest_pending_age_seconds: int = shown(int)
+    suppressed_total: int = shown(int)
+    stale_total: int = shown(int)
+    dedupe_rate: float = shown(float)
+    coalesce_rate: float = shown(float)
+
+
+class SyncIngress(ProviderIngress, frozen=True, kw_only=True):
+    """`GET /sync/ingress`: what all providers sent in, and what waits of it."""
 
     workspace_id: str = shown(str)
     queue_depth: int = shown(int)
     queue_capacity: int = shown(int)
-    pending_total: int = shown(int)
+    queue_utilization: float = shown(float)
     dead_letter_total: int = shown(int)
-    accepted_total: int = shown(int)
-    dropped_total: int = shown(int)
+    dead_letter_by_provider: dict[str, int] | None = shown(dict[str, int])
+    ingress_by_provider: dict[str, ProviderIngress] | None = shown(dict[str, ProviderIngress])
 
 
 class RefreshRequest(_Wire, frozen=True, kw_only=True):

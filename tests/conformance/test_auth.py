@@ -195,6 +195,7 @@ def test_keys_that_cannot_be_fetched_are_503(
         ("GET", "writeback/pending", "sync:read"),
         ("POST", "sync/refresh", "sync:trigger"),
         ("POST", "writeback/op_0/ack", "sync:trigger"),
+        ("POST", "writeback/sweep-drafts", "sync:trigger"),
         ("GET", "ops", "ops:read"),
         ("GET", "ops/op_0", "ops:read"),
         ("POST", "ops/op_0/replay", "ops:replay"),

@@ -127,7 +127,15 @@ def test_a_refresh_needs_provider_and_reason(relay: Target) -> None:
 
 @ingress
 def test_the_ingress_can_be_looked_at(relay: Target) -> None:
-    assert relay.call("GET", "sync/ingress").status_code == 200
+    body = relay.call("GET", "sync/ingress").json()
+    assert body["workspaceId"] == relay.workspace
+    counts = (
+        "queueDepth", "queueCapacity", "queueUtilization", "pendingTotal", "oldestPendingAgeSeconds", "deadLetterTotal",
+        "acceptedTotal", "droppedTotal", "dedupedTotal", "coalescedTotal", "dedupeRate", "coalesceRate",
+        "suppressedTotal", "staleTotal",
+    )  # fmt: skip
+    assert all(isinstance(body[name], int | float) for name in counts)
+    assert all(isinstance(body[name], dict) for name in ("deadLetterByProvider", "ingressByProvider"))
 
 
 @ingress
@@ -228,3 +236,26 @@ def test_a_file_that_has_its_name_keeps_it(external: Target) -> None:
 def test_what_the_server_does_itself_makes_no_op(external: Target) -> None:
     ack(external, wrote(external), externalId="17")
     assert not [row for row in waiting(external) if row["path"] == external.at("d/17.json")]
+
+
+@queue
+def test_drafts_are_swept_by_their_names(external: Target) -> None:
+    draft = "d/messages 0e89a031-65f0-480e-a823-ab1d94b324ea.json"
+    for name in (draft, "d/wb-1.json", "d/kept.json", "d/waits 15250fcf-de54-44b0-a808-c8e514480647.json"):
+        op = wrote(external, name)
+        if "waits" not in name:
+            ack(external, op)
+    ack(external, wrote(external, "d/wb-2.json"), externalId="wb-3")
+    asked = {"pathPrefix": external.at("d"), "patterns": ["wb-*.json"]}
+    dry = external.call("POST", "writeback/sweep-drafts", body=asked).json()
+    assert (dry["dryRun"], dry["scanned"]) == (True, 5)
+    assert dry["removed"] == [
+        {"path": external.at(draft), "reason": "space-uuid-draft"},
+        {"path": external.at("d/wb-1.json"), "reason": "pattern"},
+    ]
+    assert {row["reason"] for row in dry["skipped"]} == {"pending-writeback", "provider-linked"}
+    head, waits = external.head(), len(waiting(external))
+    done = external.call("POST", "writeback/sweep-drafts", body={**asked, "apply": True}).json()
+    assert {**done, "dryRun": True} == dry
+    assert [(event["type"], event["origin"]) for event in external.since(head)] == [("file.deleted", "system")] * 2
+    assert len(waiting(external)) == waits
