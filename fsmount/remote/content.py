@@ -16,6 +16,7 @@ from fsmount.ports import Source
 
 SIZE_LIMIT = 48 * 1024 * 1024
 """Bytes of one file: whole files travel in one JSON body each way, and an answer is read as far as 64 MiB."""
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -59,10 +60,16 @@ def decode(content: str, encoding: str | None) -> bytes:
     raise BadContent(f"has the unknown encoding {encoding!r}")
 
 
+def digest_of(told: str | None) -> Digest | None:
+    """A ``contentHash`` as our digests are written; None where it is none, or one of another kind."""
+    digest = (told or "").lower().removeprefix("sha256:")
+    return Digest(digest) if _SHA256.fullmatch(digest) else None
+
+
 def checked(content: bytes, expected: str | None) -> Digest:
-    """The digest of ``content``. Raises BadContent where another one is expected."""
-    digest = hashlib.sha256(content).hexdigest()
-    if expected and digest != expected.lower():
+    """The digest of ``content``. Raises BadContent where another one is expected; one of another kind is let be."""
+    digest, told = hashlib.sha256(content).hexdigest(), digest_of(expected)
+    if told is not None and digest != told:
         raise BadContent("holds other content than its contentHash says")
     return Digest(digest)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
-from fsmount.model import FILE_AND_DIRECTORY, Digest, Entry, Kind, Problem, RemotePath, Revision, join
+from fsmount.model import FILE_AND_DIRECTORY, Entry, Kind, Problem, RemotePath, Revision, join
+from fsmount.remote.content import digest_of
 from fsmount.wire.relayfile import TreeEntry
 
 LONGEST_NAME = 255
@@ -62,14 +63,15 @@ def unshowable(name: str) -> str | None:
 
 def _file(row: TreeEntry, *, exact: bool) -> Entry:
     # The row's `size` counts base64 letters for binary files and does not say which are; nothing is nothing in both.
-    size = 0 if row.content_hash == _EMPTY else None
+    digest = digest_of(row.content_hash)
+    size = 0 if digest == _EMPTY else None
     return Entry(
         path=RemotePath(row.path),
         kind=Kind.FILE,
         size=row.byte_size if exact and row.byte_size is not None else size,
         mtime=epoch(row.updated_at),
         revision=Revision(row.revision) if row.revision else None,
-        digest=Digest(row.content_hash) if row.content_hash else None,
+        digest=digest,
     )
 
 

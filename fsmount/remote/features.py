@@ -5,7 +5,7 @@ Invariant: they are asked for once, and again whenever the remote is probed or o
 
 from __future__ import annotations
 
-from fsmount.errors import Refusal
+from fsmount.errors import InvalidAnswer, Refusal
 from fsmount.remote.http import Call, Client
 from fsmount.wire.relayfile import Health
 
@@ -35,11 +35,16 @@ class Features:
             await self.ask()
 
     async def ask(self) -> None:
-        """Asks now; a server without that route has none. Raises RemoteError."""
+        """Asks now; a server without that route, or with another one there, has none. Raises RemoteError.
+
+        Whether it is a relayfile server at all is not told by this route.
+        """
         call = Call(method="GET", target="/health", anonymous=True)
         try:
             health = self._client.decoded(call, await self._client.request(call), Health)
             self._known = frozenset(health.features or ())
+        except InvalidAnswer:
+            self._known = frozenset()
         except Refusal as refusal:
             if refusal.status >= 500 or refusal.status in (408, 425, 429):
                 raise

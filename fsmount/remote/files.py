@@ -36,6 +36,12 @@ class _Exported(_File, frozen=True, kw_only=True):
     path: str
 
 
+class _Export(msgspec.Struct, frozen=True):
+    """How some servers wrap the list."""
+
+    files: list[_Exported]
+
+
 class FileRoutes:
     """``/fs/file``, ``/fs/raw`` and ``/fs/export`` of one workspace. Every method raises RemoteError."""
 
@@ -122,7 +128,8 @@ class FileRoutes:
         return await trio.to_thread.run_sync(self._exported, call, answer)
 
     def _exported(self, call: Call, answer: Answer) -> list[tuple[RemotePath, Chunk]]:
-        files = self._client.decoded(call, answer, list[_Exported])
+        told: list[_Exported] | _Export = self._client.decoded(call, answer, list[_Exported] | _Export)  # type: ignore[arg-type]
+        files = told.files if isinstance(told, _Export) else told
         return [(RemotePath(file.path), self._chunk_of(call, answer, file)) for file in files]
 
     def _chunk(self, call: Call, answer: Answer) -> Chunk:

@@ -16,7 +16,8 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
-from fsmount.model import Change, Digest, ProviderFailed, ProviderSucceeded, RemotePath, Revision, Told
+from fsmount.model import Change, ProviderFailed, ProviderSucceeded, RemotePath, Revision, Told
+from fsmount.remote.content import digest_of
 from fsmount.remote.entries import epoch
 from fsmount.wire.relayfile import Event, EventPage
 
@@ -173,7 +174,7 @@ def _told(event: Event) -> Told | None:
     return Change(
         path=RemotePath(event.path),
         revision=None if deleted else Revision(event.revision),
-        digest=Digest(event.content_hash) if event.content_hash and not deleted else None,
+        digest=None if deleted else digest_of(event.content_hash),
         at=epoch(event.timestamp),
         system=event.origin == SYSTEM,
     )

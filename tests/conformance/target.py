@@ -97,8 +97,8 @@ class Target:
         return entries
 
     def listed(self, path: str | None = None, token: str | None = None, **query: Any) -> list[str]:
-        """The names below the test's own directory, each with the first letter of its type."""
-        start = len(self.place) + 1
+        """The names below the test's own directory, ten levels deep, each with the first letter of its type."""
+        start, query = len(self.place) + 1, {"depth": 10, **query}
         return [f"{entry['type'][0]} {entry['path'][start:]}" for entry in self.tree(path, token=token, **query)]
 
     def head(self) -> str:

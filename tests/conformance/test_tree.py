@@ -26,6 +26,10 @@ def test_depth_is_counted_from_the_path(grown: Target, depth: int, count: int) -
     assert rows[:1] == ["f a"]
 
 
+def test_ten_levels_are_listed_unless_told_otherwise(grown: Target) -> None:
+    assert len(grown.tree()) == 8
+
+
 def test_rows_are_sorted_bytewise_by_path(grown: Target) -> None:
     assert grown.listed() == ["f a", "d d", "f d-x", "f d/b", "d d/e", "f d/e/c", "d d/e/f", "f d/e/f/g"]
 

@@ -313,6 +313,15 @@ async def test_health_is_asked_by_probes_only_and_may_be_missing(token_file: Pat
     assert "authorization" not in server.asked[0].headers
 
 
+@pytest.mark.parametrize("health", [b"OK", b"<html></html>", b'{"status":"ok","features":{"tree":true}}', b"null"])
+async def test_what_else_stands_at_health_announces_nothing(token_file: Path, health: bytes) -> None:
+    routes = {"GET /health": response(200, health), "GET /v1": EMPTY_TREE}
+    async with answered(routed(routes), token_file) as (remote, *_):
+        await remote.probe()
+        assert not remote.capabilities.exact_sizes
+        assert await remote.listing(RemotePath("/")) == []
+
+
 def page(names: list[str], cursor: str | None) -> bytes:
     rows = [{"path": name, "type": "file", "revision": "rev_1"} for name in names]
     return response(200, {"path": "/d", "entries": rows, "nextCursor": cursor})

@@ -42,6 +42,17 @@ def test_base64_with_and_without_padding(text: str) -> None:
     assert content.decode(text, "base64") == b"\0"
 
 
+def test_a_digest_in_other_dress_is_the_same_and_one_of_another_kind_is_let_be() -> None:
+    digest = content.checked(b"x", None)
+    for told in (digest, digest.upper(), f"sha256:{digest}"):
+        assert content.digest_of(told) == content.checked(b"x", told) == digest
+    for other in (None, "", "md5:9dd4e461268c8034f5c8564e155c67a6", "rev_7"):
+        assert content.digest_of(other) is None
+        assert content.checked(b"x", other) == digest
+    with pytest.raises(content.BadContent):
+        content.checked(b"y", f"sha256:{digest}")
+
+
 @pytest.mark.parametrize(("text", "encoding"), [("A", "base64"), ("A*==", "base64"), ("ä", "base64"), ("x", "rot13")])
 def test_undecodable_content(text: str, encoding: str) -> None:
     with pytest.raises(content.BadContent):

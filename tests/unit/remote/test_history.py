@@ -10,6 +10,8 @@ from fsmount.model import Change, ProviderFailed, ProviderSucceeded, RemotePath,
 from fsmount.remote.history import History
 from fsmount.wire.relayfile import Event, EventPage
 
+DIGEST = "ab" * 32
+
 
 class Log:
     """The events of a server; ``fetch`` answers as relayfile does, an unknown cursor from the beginning."""
@@ -25,7 +27,7 @@ class Log:
 
     def add(self, path: str, kind: str = "file.updated", **members: str) -> None:
         number = self.first + len(self.events)
-        event = {"revision": f"rev_{number}", "content_hash": "ab", "timestamp": "1970-01-01T00:00:09Z", **members}
+        event = {"revision": f"rev_{number}", "content_hash": DIGEST, "timestamp": "1970-01-01T00:00:09Z", **members}
         self.events.append(Event(event_id=self.name.format(number), type=kind, path=path, **event))
 
     async def fetch(self, query: dict[str, str]) -> EventPage:
@@ -93,7 +95,7 @@ async def test_what_a_change_says(autojump_clock: trio.testing.MockClock) -> Non
     log.add("/a", "writeback.failed", revision="rev_4")
     log.add("/a", "writeback.succeeded", revision="rev_5")
     assert await reader.look() == [
-        Change(path="/a", revision="rev_4", digest="ab", at=9.0),  # type: ignore[arg-type]
+        Change(path="/a", revision="rev_4", digest=DIGEST, at=9.0),  # type: ignore[arg-type]
         Change(path="/a", revision=None, at=9.0, system=True),  # type: ignore[arg-type]
         ProviderFailed(path="/a", revision="rev_4", at=9.0),  # type: ignore[arg-type]
         ProviderSucceeded(path="/a", revision="rev_5", at=9.0),  # type: ignore[arg-type]

@@ -22,11 +22,13 @@ def tree(*sizes: int, cursor: str | None = None) -> bytes:
     return response(200, {"path": "/d", "entries": rows, "nextCursor": cursor})
 
 
-async def test_a_small_subtree_comes_whole(token_file: Path) -> None:
-    exported = [
+@pytest.mark.parametrize("wrapped", [False, True])
+async def test_a_small_subtree_comes_whole(token_file: Path, wrapped: bool) -> None:
+    files = [
         {"path": "/d/0", "revision": "rev_1", "content": "text"},
         {"path": "/d/e/1", "revision": "rev_2", "content": "AAE=", "encoding": "base64", "contentType": "image/png"},
     ]
+    exported = {"files": files} if wrapped else files
     routes = {**HEALTH, "GET /fs/tree": tree(4, 4), "GET /fs/export": response(200, exported)}
     async with answered(routed(routes), token_file) as (remote, server, _):
         found = await remote.read_below(D, 8)
