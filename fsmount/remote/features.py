@@ -25,6 +25,11 @@ class Features:
         """Whether the server was ever asked, so that what is not in here is known to be missing."""
         return self._known is not None
 
+    @property
+    def any(self) -> bool:
+        """Whether the server announced something: then it is one of ours."""
+        return bool(self._known)
+
     def __contains__(self, name: str) -> bool:
         """Whether the server is known to have it."""
         return self._known is not None and name in self._known

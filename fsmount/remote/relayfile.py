@@ -31,6 +31,7 @@ from fsmount.model import (
 )
 from fsmount.ports import EventLog, Upload
 from fsmount.remote import batch, claims, explain
+from fsmount.remote.attached import Attached
 from fsmount.remote.bodycap import BodyCap
 from fsmount.remote.credentials import TokenSource
 from fsmount.remote.entries import entries
@@ -87,6 +88,7 @@ class RelayfileRemote:
         self._cap = BodyCap()
         self._trees = Trees(self._client, self._routes)
         self._files = FileRoutes(self._client, self._routes, self._features, self._cap)
+        self._attached = Attached(self._trees, self._files, self._features)
         self._unanswered = Unanswered(self.listing, self._files.read)
         self._exports = True
         self._history = History(self._events)
@@ -168,16 +170,22 @@ class RelayfileRemote:
             raise
 
     async def put(self, upload: Upload) -> Receipt:
-        return await self._files.put(upload, None)
+        return await self._files.put(upload, await self._attached.of(upload))
 
     async def put_many(self, uploads: Sequence[Upload]) -> list[Receipt | RemoteError]:
         files: dict[int, msgspec.Raw] = {}
         found: batch.Verdicts = [None] * len(uploads)
-        for place, upload in enumerate(uploads):
+        for place, attached in enumerate(await self._attached.of_each(uploads)):
             try:
-                files[place] = batch.encoded(upload)
-            except Refusal as refusal:
-                found[place] = refusal
+                match attached:
+                    case None:
+                        files[place] = batch.encoded(uploads[place])
+                    case RemoteError():
+                        found[place] = attached
+                    case _:
+                        found[place] = await self._files.put(uploads[place], attached)
+            except RemoteError as error:
+                found[place] = error
         sent = [uploads[place] for place in files]
         told = await self._bulk(sent, batch.request(list(files.values()))) if sent else []
         for place, verdict in zip(files, told, strict=True):

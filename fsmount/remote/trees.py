@@ -32,13 +32,20 @@ class Trees:
     def __init__(self, client: Client, routes: Routes) -> None:
         self._client = client
         self._routes = routes
+        self.tells_digests: bool | None = None
+        """Whether the rows of files come with digests; None before there was one."""
 
     async def page(self, directory: RemotePath, cursor: str = "", depth: int = 1) -> Page:
         """One page of what lies so deep below a directory."""
         cursors = f"&cursor={quote(cursor)}" if cursor else ""
         call = self._routes.call("GET", "tree", directory, more=f"&depth={depth}{cursors}")
         answer = await self._client.request(call)
-        return self._client.decoded_names(call, answer, Page)
+        page = self._client.decoded_names(call, answer, Page)
+        for row in page.entries or ():
+            if row.type == "file":
+                self.tells_digests = row.content_hash is not None
+                break
+        return page
 
     async def rows(self, directory: RemotePath) -> list[TreeEntry]:
         """All direct children. When the entry that a cursor names has gone meanwhile (400), it begins anew."""

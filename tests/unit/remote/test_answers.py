@@ -48,9 +48,9 @@ async def answered(
 
 async def test_a_request_carries_what_the_protocol_asks_for(token_file: Path) -> None:
     accepted = response(202, {"opId": "op_1", "targetRevision": "rev_2", "status": "queued"})
-    async with answered(always(accepted), token_file) as (remote, server, _):
+    async with answered(routed({"GET /fs/tree": EMPTY_TREE, "PUT": accepted}), token_file) as (remote, server, _):
         receipt = await remote.put(upload_of("/ä &?/+.txt", b"x", Base(Revision("rev_1"))))
-    (asked,) = server.asked
+    asked = server.asked[-1]
     assert asked.target == "/v1/workspaces/my%20work/fs/file?path=/%C3%A4%20%26%3F/%2B.txt"
     assert asked.headers["authorization"] == f"Bearer {SECRET}"
     assert asked.headers["if-match"] == "rev_1"
