@@ -50,12 +50,3 @@ def test_a_day_on_another_server(other: Mount) -> None:
     server.rules('PUT /notes/bad 422 {"code":"schema_violation","message":"title is required"}\n')
     other.sh("echo x > $MOUNT/notes/bad")
     assert other.dead_letter()["reason"] == "rejected"
-
-
-def test_its_quiet_log_is_not_taken_for_another_one(other: Mount) -> None:
-    other.sh("ls -l $MOUNT/notes")
-    server = other.server
-    until(lambda: sum("/fs/events" in line for line in server.requests()) >= 9, "the head was asked for again", 20)
-    listed = sum("/fs/tree" in line for line in server.requests())
-    other.sh("ls -l $MOUNT/notes $MOUNT")
-    assert sum("/fs/tree" in line for line in server.requests()) == listed
