@@ -12,7 +12,7 @@ import msgspec
 from fsmount.model import ProviderResult, ProviderState, RemotePath, Revision
 from fsmount.remote.entries import epoch
 from fsmount.remote.http import Call, Client
-from fsmount.wire.relayfile import Operation, OperationPage
+from fsmount.wire.providers import Operation, OperationPage
 
 GIVEN_UP = ("dead_lettered", "failed")
 """Statuses of operations that wait for a replay; servers built on relayfile's TypeScript core say the second."""

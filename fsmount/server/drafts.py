@@ -12,7 +12,7 @@ from fsmount.server.messages import Answer, answer
 from fsmount.server.paths import normal
 from fsmount.server.records import Row
 from fsmount.server.routes import Call, decode
-from fsmount.wire.relayfile import SweepRequest, SweepResult, SweptDraft
+from fsmount.wire.providers import SweepRequest, SweepResult, SweptDraft
 
 _DRAFT = re.compile(r".+ [0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\.json", re.DOTALL)
 """What relayfile's own tools call a draft: a resource, a blank and a UUID."""

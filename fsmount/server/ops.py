@@ -13,9 +13,8 @@ from fsmount.server.paths import normal, parent, provider
 from fsmount.server.records import Change
 from fsmount.server.routes import Call, bad_cursor, decode, number
 from fsmount.server.store import rfc3339
-from fsmount.wire.relayfile import (
+from fsmount.wire.providers import (
     AckResult,
-    ContentIdentity,
     DraftDisposition,
     Operation,
     OperationPage,
@@ -23,6 +22,7 @@ from fsmount.wire.relayfile import (
     Queued,
     WritebackAck,
 )
+from fsmount.wire.relayfile import ContentIdentity
 
 _ACTIONS = {"put": "file_upsert", "delete": "file_delete"}
 _KINDS = {action: kind for kind, action in _ACTIONS.items()}

@@ -6,7 +6,7 @@ What a provider would refuse of an agent's writes does exist: the dead letters o
 from fsmount.server.messages import Answer, Rejected, answer
 from fsmount.server.paths import provider
 from fsmount.server.routes import Call, bad_cursor, decode
-from fsmount.wire.relayfile import DeadLetterPage, Queued, RefreshRequest, SyncIngress, SyncProvider, SyncStatus
+from fsmount.wire.providers import DeadLetterPage, Queued, RefreshRequest, SyncIngress, SyncProvider, SyncStatus
 
 
 def status(call: Call) -> Answer:
