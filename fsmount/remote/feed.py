@@ -204,6 +204,7 @@ class _Verified:
         """The connection is over, if there was any."""
         if self._open:
             self._open = False
+            self._history.doubt()
             self._due.set()
             self._going(Feed.POLLING)
 

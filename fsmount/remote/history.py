@@ -3,9 +3,10 @@
 Invariant: nothing after the cursor is passed over without a word: what cannot be told one by one is told as ``None``.
 The cursor outlives every error and cancellation, and moves with what was told, in one synchronous stretch.
 
-A server answers a cursor that it does not know with its first events (relayfile-api, section 13), and a server that was
-set up anew has a head below ours; both are a reset. Servers built on relayfile's TypeScript core know no `direction`
-and give the oldest events for the newest: the end of their log is found by reading through it.
+A server answers a cursor that it does not know with its first events (relayfile-api, section 13), a server that was set
+up anew has a head below ours, and one that was restored and worked with since has another event at our cursor: all are
+resets. Servers built on relayfile's TypeScript core know no `direction` and give the oldest events for the newest: the
+end of their log is found by reading through it.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import trio
 
+from fsmount.errors import RemoteError
 from fsmount.model import Change, ProviderFailed, ProviderSucceeded, RemotePath, Revision, Told
 from fsmount.remote.content import digest_of
 from fsmount.remote.entries import epoch
@@ -47,6 +49,9 @@ class History:
         self._cursor: str | None = None
         self._head_due = 0.0
         self._recent: OrderedDict[str, None] = OrderedDict()
+        self._last: tuple[Event, ...] = ()
+        """The event at the cursor, and before it the one from which on it is found again."""
+        self._doubtful = False
         self._looking = trio.Lock()
         self.is_reset: Callable[[], None] = lambda: None
         """Called before what a reset means for the listings is told: known revisions may be other content's now."""
@@ -63,10 +68,19 @@ class History:
         now and then, and always when looking ``closely``. Raises RemoteError.
         """
         async with self._looking:
-            if self._cursor is None:
-                self._reset(await self._head(), tell)
-            elif not await self._follow(self._cursor, tell) and (closely or trio.current_time() >= self._head_due):
-                await self._check(self._cursor, tell)
+            self._doubtful = self._doubtful or closely
+            try:
+                if self._cursor is None or not await self._goes_on(self._cursor):
+                    self._reset(await self._ending(), tell)
+                elif not await self._follow(self._cursor, tell) and (closely or trio.current_time() >= self._head_due):
+                    await self._check(self._cursor, tell)
+            except RemoteError:
+                self.doubt()
+                raise
+
+    def doubt(self) -> None:
+        """The server may have been away: whether it is the one that it was is looked at before its log is read on."""
+        self._doubtful = True
 
     def take(self, event: Event, tell: Tell) -> None:
         """An event that came by itself; one that was told already is let go.
@@ -76,7 +90,7 @@ class History:
         if event.event_id in self._recent:
             return
         if event.event_id:
-            self._advance(event.event_id)
+            self._advance(event)
         told = _told(event)
         if told is None and not is_notice(event):
             return
@@ -89,19 +103,27 @@ class History:
     def begin_anew(self, tell: Tell) -> None:
         """What was missed cannot be known."""
         self._recent.clear()
+        self._last = ()
         tell(None)
+
+    async def _goes_on(self, cursor: str) -> bool:
+        """Whether the cursor still names the event that it did, where that was in doubt and is known."""
+        if self._doubtful and len(self._last) == 2 and self._last[1].event_id == cursor:
+            page = await self._fetch({"cursor": self._last[0].event_id, "limit": "1"})
+            if page.events and not _is_same(page.events[0], self._last[1]):
+                return False
+        self._doubtful = False
+        return True
 
     async def _check(self, cursor: str, tell: Tell) -> None:
         """Whether the log still reaches as far as it did."""
         if _ends_before(await self._newest(), cursor):
-            self._reset(await self._head(), tell)
+            self._reset(await self._ending(), tell)
 
-    async def _head(self) -> str:
-        """The id of the log's last event; empty where there is none."""
+    async def _ending(self) -> tuple[Event, ...]:
+        """The log's last two events, fewer where it has fewer."""
         newest = await self._newest()
-        if not newest or _is_newest_first(newest):
-            return newest[0].event_id if newest else ""
-        return await self._end(newest[0].event_id)
+        return newest[1::-1] if _is_newest_first(newest) else await self._end(newest[0])
 
     async def _newest(self) -> tuple[Event, ...]:
         """The last two events, the last one first; of a server that knows no direction the first two."""
@@ -109,14 +131,14 @@ class History:
         self._head_due = trio.current_time() + HEAD_EVERY
         return page.events or ()
 
-    async def _end(self, cursor: str) -> str:
-        """The last event, found by reading on from one of the first."""
+    async def _end(self, known: Event) -> tuple[Event, ...]:
+        """The same, found by reading on from one of the first."""
+        last: tuple[Event, ...] = (known,)
         while True:
-            page = await self._fetch({"cursor": cursor, "limit": str(PAGE)})
-            last = page.events[-1].event_id if page.events else cursor
-            if last == cursor or page.next_cursor is None:
+            page = await self._fetch({"cursor": last[-1].event_id, "limit": str(PAGE)})
+            last = (*last, *(page.events or ()))[-2:]
+            if not page.events or page.next_cursor is None:
                 return last
-            cursor = last
 
     async def _follow(self, cursor: str, tell: Tell) -> bool:
         """Reads on from the cursor to the end; whether there was anything."""
@@ -126,7 +148,7 @@ class History:
             page = await self._fetch({**after, "limit": str(PAGE)})
             events = page.events or ()
             if events and _is_known(events[0].event_id, cursor):
-                self._reset(await self._head(), tell)
+                self._reset(await self._ending(), tell)
                 return True
             for event in _with_one_notice(events):
                 self.take(event, tell)
@@ -135,19 +157,20 @@ class History:
             if not events or page.next_cursor is None:
                 return cursor != before
 
-    def _reset(self, head: str, tell: Tell) -> None:
+    def _reset(self, last: tuple[Event, ...], tell: Tell) -> None:
         if self._cursor:
             self.is_reset()
         self._cursor = None
         self.begin_anew(tell)
-        self._cursor = head
+        self._cursor, self._last, self._doubtful = last[-1].event_id if last else "", last, False
 
-    def _advance(self, event_id: str) -> None:
-        self._recent[event_id] = None
+    def _advance(self, event: Event) -> None:
+        self._recent[event.event_id] = None
         if len(self._recent) > RECENT:
             self._recent.popitem(last=False)
-        if not self._cursor or not _is_before(event_id, self._cursor):
-            self._cursor = event_id
+        if not self._cursor or not _is_before(event.event_id, self._cursor):
+            self._cursor = event.event_id
+            self._last = (*self._last[-1:], event)
 
 
 def is_notice(event: Event) -> bool:
@@ -177,6 +200,16 @@ def _told(event: Event) -> Told | None:
         digest=None if deleted else digest_of(event.content_hash),
         at=epoch(event.timestamp),
         system=event.origin == SYSTEM,
+    )
+
+
+def _is_same(event: Event, other: Event) -> bool:
+    """Whether both are one event; it may have come by the log and by itself, which need not tell the same of it."""
+    if event.event_id != other.event_id:
+        return False
+    pairs = [(event.path, other.path), (event.revision, other.revision)]
+    return all(not one or not two or one == two for one, two in pairs) and (
+        abs(epoch(event.timestamp) - epoch(other.timestamp)) <= 1 or not event.timestamp or not other.timestamp
     )
 
 

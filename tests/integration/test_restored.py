@@ -17,22 +17,25 @@ pytestmark = pytest.mark.mount
 NAMES = ("changed", "same", "removed", "open")
 
 
-def worked_with_elsewhere(server: RelayServer, folder: Path) -> Path:
-    """The files of the server as they are now, with what somebody does to a copy of them."""
+def worked_with_elsewhere(server: RelayServer, folder: Path, more: int) -> Path:
+    """The files of the server as they are now, with what somebody does to a copy of them, and ``more`` files."""
     other = RelayServer(folder)
     folder.mkdir()
     shutil.copytree(server.data, other.data)
     with other:
         for name in NAMES:
             other.put(f"/d/{name}", "mine\n" if name == "same" else "theirs\n")
+        for number in range(more):
+            other.put(f"/more/{number}", "theirs\n")
     return other.data
 
 
-def test_what_is_unsent_meets_other_content_at_its_revision_as_a_conflict(tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [0, 5], ids=["shorter log", "longer log"])
+def test_what_is_unsent_meets_other_content_at_its_revision_as_a_conflict(tmp_path: Path, more: int) -> None:
     with serving(tmp_path / "relay") as server:
         server.put_many({f"/d/{name}": "first\n" for name in NAMES})
         server.stop()
-        theirs = worked_with_elsewhere(server, tmp_path / "other")
+        theirs = worked_with_elsewhere(server, tmp_path / "other", more)
     with server, Mount(tmp_path, server, "--settle", "0.1") as mount:
         until(lambda: mount.status()["connection"]["feed"] == "live", "changes are told")
         assert mount.out("ls $MOUNT/d | wc -l; ls $MOUNT") == "4\nd\n"

@@ -164,6 +164,36 @@ async def test_looking_closely_shows_a_reset_at_once(autojump_clock: trio.testin
     assert (reader.told, resets) == ([None], [0]), "what it means for revisions is told before"
 
 
+@pytest.mark.parametrize("since", [0, 1, 5])
+async def test_a_log_that_was_restored_and_has_grown_as_long_again_is_a_reset(
+    autojump_clock: trio.testing.MockClock, since: int
+) -> None:
+    log, reader = await _followed()
+    log.error = Unreachable("away")
+    with pytest.raises(RemoteError):
+        await reader.look()
+    del log.events[2:]
+    log.error = None
+    for number in range(1 + since):
+        log.add(f"/theirs/{number}")
+    resets: list[int] = []
+    reader.history.is_reset = lambda: resets.append(len(reader.told))
+    assert await reader.look() == [None]
+    assert resets == [0], "before anything is told"
+    await reader.quiet()
+
+
+async def test_a_log_that_goes_on_after_an_outage_is_no_reset(autojump_clock: trio.testing.MockClock) -> None:
+    log, reader = await _followed()
+    for number in range(3):
+        log.error = Unreachable("away")
+        with pytest.raises(RemoteError):
+            await reader.look()
+        log.error = None
+        log.add(f"/more/{number}")
+        assert await reader.paths() == [f"/more/{number}"]
+
+
 async def test_a_cursor_that_is_not_known_is_a_reset(autojump_clock: trio.testing.MockClock) -> None:
     log, reader = await _followed()
     log.events = [event for event in log.events if event.event_id != "evt_3"]
