@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fsmount.server.tokens import issuer
 from tests.support.mount import Mount, until
 from tests.support.ops import ops, queued
 from tests.support.server import RelayServer
@@ -88,6 +89,64 @@ def test_a_known_remote_mounts_with_a_refused_credential(mount: Mount, token: Pa
     token.write_text(f"{mount.server.token}\n")
     until(lambda: mount.status()["health"] == "ok", "it is used at once")
     assert mount.out("cat $MOUNT/desk/f.txt") == "mine\n"
+
+
+FILL = """
+cd $MOUNT/desk && mkdir new && ls -R > /dev/null
+for n in {0..19}; do echo new $n > new/$n; done
+for n in {0..9}; do echo changed > $n; done
+for n in {5..14}; do mv $n moved-$n; done
+for n in {15..24}; do rm $n; done
+head -c 400000 /dev/zero > large
+"""
+"""About fifty changes of every kind that reaches the remote."""
+
+
+@pytest.fixture
+def filled(mount: Mount) -> dict[str, bytes]:
+    """What the remote holds once the changes of FILL are delivered; none is sent yet."""
+    mount.server.put_many({f"/desk/{n}": f"old {n}\n" for n in range(25)})
+    mount.sh("echo pause > $MOUNT/.relay/ctl; echo refresh / > $MOUNT/.relay/ctl")
+    mount.sh(FILL)
+    assert 45 <= mount.status()["queue"]["pending"] <= 55
+    names = [f"{n}" for n in range(5)] + [f"moved-{n}" for n in range(5, 15)]
+    return {
+        "/desk/f.txt": b"old\n", "/desk/large": bytes(400_000),
+        **{f"/desk/new/{n}": b"new %d\n" % n for n in range(20)},
+        **{f"/desk/{name}": b"changed\n" if n < 10 else b"old %d\n" % n for n, name in enumerate(names)},
+    }  # fmt: skip
+
+
+def test_a_revoked_token_charges_nothing_and_the_next_one_delivers(
+    mount: Mount, token: Path, filled: dict[str, bytes], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    another = tmp_path_factory.mktemp("key")
+    issuer(another)
+    mount.server.stop()
+    (another / "key.pem").replace(mount.server.data / "key.pem")  # what was signed with the old one is void
+    mount.server.start()
+    mount.sh("echo resume > $MOUNT/.relay/ctl")
+    until(lambda: mount.status()["health"] == "auth", "health is auth")
+    waiting = ops(mount, "pending")
+    assert {op["attempts"] for op in waiting} == {0}
+    token.write_text(f"{mount.server.token}\n")
+    mount.delivered()
+    assert mount.status()["failedWritebacks"] == 0
+    assert mount.server.files() == filled
+
+
+def test_a_proxy_that_forbids_everything_is_over_when_a_person_says_so(mount: Mount, filled: dict[str, bytes]) -> None:
+    mount.server.rules('* /** 403 {"code":"forbidden","message":"not through this proxy"}\n')
+    mount.sh("echo resume > $MOUNT/.relay/ctl")
+    until(lambda: "one op a minute" in mount.out("cat $MOUNT/.relay/status"), "uploads all but stop")
+    until(lambda: mount.status()["queue"]["sending"] == 0, "what was under way has ended")
+    dead = ops(mount, "dead-letter")
+    assert {(op["reason"], op["attempts"]) for op in dead} == {("forbidden", 1)}
+    assert {op["attempts"] for op in ops(mount, "pending")} == {0}
+    mount.server.rules("")
+    mount.sh("echo retry all > $MOUNT/.relay/ctl; echo resume > $MOUNT/.relay/ctl")
+    mount.delivered()
+    assert mount.server.files() == filled
 
 
 def test_a_first_mount_that_fails_leaves_nothing(tmp_path: Path, relay_server: RelayServer, token: Path) -> None:
