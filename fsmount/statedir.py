@@ -121,6 +121,7 @@ class StateDirectory:
         self._before = Footprint(path)
         self._descriptor: int | None = None
         self._set_aside = path / "lock.old"
+        self._reserve = path / "journal.db-reserve"
         self._broke = False
 
     def create(self) -> Self:
@@ -235,7 +236,8 @@ class StateDirectory:
                 with suppress(OSError):
                     self._set_aside.replace(self._lock_file)
                 self._broke = False
-            os.ftruncate(self._descriptor, 0)
+            with suppress(OSError):  # on some disks even that takes room
+                os.ftruncate(self._descriptor, 0)
             os.close(self._descriptor)
             self._descriptor = None
 
@@ -271,8 +273,16 @@ class StateDirectory:
             boot=_boot(),
             began=_began(os.getpid()) or 0,
         )
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, msgspec.json.encode(holder) + b"\n", 0)
+        told = msgspec.json.encode(holder) + b"\n"
+        try:
+            _write_whole(descriptor, told)
+        except OSError:
+            # What the daemon before kept for the journal is for a start on a full disk too.
+            self._reserve.unlink(missing_ok=True)
+            try:
+                _write_whole(descriptor, told)
+            except OSError as error:
+                raise self._unwritable(error) from error
 
     def _held(self) -> StateError:
         holder = self.holder()
@@ -355,10 +365,18 @@ class StateDirectory:
             raise self._unwritable(error) from error
 
     def _unwritable(self, error: OSError) -> MachineLacks:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
         return MachineLacks(
             f"the state directory {self.path} cannot be used: {error.strerror or error}",
-            hint="make it readable and writable for you, or choose another with --state-dir or XDG_STATE_HOME",
+            hint="make room on its disk"
+            if full
+            else "make it readable and writable for you, or choose another with --state-dir or XDG_STATE_HOME",
         )
+
+
+def _write_whole(descriptor: int, content: bytes) -> None:
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, content, 0)
 
 
 def _try_lock(descriptor: int, kind: int) -> bool:

@@ -112,7 +112,7 @@ def _serve(
     logging.getLogger().addHandler(LogHandler(log, debug=config.debug))
     journal = opened(state, str(config.remote), clock, timing_of(config))
     known = state.check_remote(str(config.remote), held=journal.rows())
-    spool = FileSpool(state.spool, config.spool_limit)
+    spool = FileSpool(state.spool, config.spool_limit, journal.lacking)
     warning = ""
     if journal.damage:
         config = replace(config, read_only=True)

@@ -54,6 +54,10 @@ class SqliteJournal(Renames, Intents, Sending, RemoteRenames, Recovery, LocalNod
         if self._db.reserve is not None:
             self._db.reserve.fill()
 
+    def lacking(self) -> int:
+        """The errno for whoever wants room on the disk while the journal lives on what was its reserve; else 0."""
+        return 0 if self._db.reserve is None else self._db.reserve.lacking()
+
     def durable(self) -> None:
         self._db.flush_to_disk()
 

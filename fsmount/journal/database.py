@@ -34,6 +34,8 @@ class Database:
         self._path = path
         self._depth = 0
         self._watchers: list[Callable[[], None]] = []
+        self._changes: list[tuple[str, tuple[Any, ...]]] = []
+        """What the transaction that is under way has executed."""
         self._files: list[tuple[str, int]] = []
         self.reserve: Reserve | None = None
         self.version = 0
@@ -112,7 +114,7 @@ class Database:
     def transaction(self) -> Iterator[None]:
         """Commits at the end of the outermost one, then calls the watchers; rolls back on any exception.
 
-        Raises FileError: ENOSPC when the disk is full, EIO for any other failure of the database.
+        Raises FileError: ENOSPC when the disk is full, EDQUOT when the quota is, EIO for any other failure.
         """
         if self._depth:
             yield
@@ -125,21 +127,48 @@ class Database:
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self.connection.execute("COMMIT")
+                self._commit()
             except BaseException:
                 if self.connection.in_transaction:
                     self.connection.execute("ROLLBACK")
                 raise
         except sqlite3.Error as error:
-            code, said = getattr(error, "sqlite_errorcode", 0) & 0xFF, f"the journal {self._path}: {error}"
-            if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
-                self.damage = said
-            raise FileError(errno.ENOSPC if code == sqlite3.SQLITE_FULL else errno.EIO, said) from error
+            raise self._failed(error) from error
         finally:
             self._depth = 0
+            self._changes.clear()
         self.version += 1
         for changed in self._watchers:
             changed()
+
+    def _commit(self) -> None:
+        """A commit that finds no room is rolled back by SQLite: what it held is written again into the reserve's."""
+        try:
+            self.connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            if not _has_no_room(error) or self.reserve is None or not self.reserve.give():
+                raise
+        else:
+            return
+        if not self.connection.in_transaction:
+            self.connection.execute("BEGIN IMMEDIATE")
+            for sql, values in self._changes:
+                self.connection.execute(sql, values).fetchall()
+        self.connection.execute("COMMIT")
+
+    def _failed(self, error: sqlite3.Error) -> FileError:
+        said = f"the journal {self._path}: {error}"
+        if _code(error) & 0xFF in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            self.damage = said
+        if not _has_no_room(error):
+            return FileError(errno.EIO, said)
+        refused = 0
+        if self.reserve is not None:
+            refused = self.reserve.refusal()
+            self.reserve.give()  # the next transaction finds room
+        if not refused and _code(error) != sqlite3.SQLITE_FULL:
+            return FileError(errno.EIO, said)
+        return FileError(refused or errno.ENOSPC, f"{said}: {os.strerror(refused or errno.ENOSPC)}")
 
     def watch(self, changed: Callable[[], None]) -> None:
         """``changed`` is called after every transaction; it must not begin one."""
@@ -147,16 +176,18 @@ class Database:
 
     def run(self, sql: str, *values: Any) -> sqlite3.Cursor:
         """Executes one statement."""
+        if self._depth and not sql.startswith("SELECT"):
+            self._changes.append((sql, values))
         return self.connection.execute(sql, values)
 
     def one(self, sql: str, *values: Any) -> sqlite3.Row | None:
         """The first row, or None."""
-        row: sqlite3.Row | None = self.connection.execute(sql, values).fetchone()
+        row: sqlite3.Row | None = self.run(sql, *values).fetchone()
         return row
 
     def all(self, sql: str, *values: Any) -> list[sqlite3.Row]:
         """Every row."""
-        return self.connection.execute(sql, values).fetchall()
+        return self.run(sql, *values).fetchall()
 
     def flush_to_disk(self) -> None:
         """Makes every commit so far survive power loss; blocks, and may run in a thread.
@@ -171,13 +202,22 @@ class Database:
         self.connection.close()
 
 
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", 0))
+
+
+def _has_no_room(error: sqlite3.Error) -> bool:
+    """Whether the disk may have refused to take more: of a quota SQLite knows nothing but that the write failed."""
+    return _code(error) in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE)
+
+
 def _unreadable(path: Path, error: sqlite3.Error) -> FsmountError:
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_BUSY:
+    if _code(error) & 0xFF == sqlite3.SQLITE_BUSY:
         return StateError(
             f"another program of this machine, perhaps in a container, has the journal {path} open",
             hint="unmount it there, or end that program",
         )
-    if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_ALLOWED:
+    if _code(error) & 0xFF in _NOT_ALLOWED:
         return MachineLacks(f"the journal {path} cannot be opened: {error}", hint=_PERMIT)
     return JournalDamaged(f"the journal {path} cannot be read: {error}")
 
@@ -191,7 +231,7 @@ def examined(path: Path) -> tuple[int, bool]:
     try:
         return _look(path, "ro")
     except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", 0) != sqlite3.SQLITE_READONLY_ROLLBACK:
+        if _code(error) != sqlite3.SQLITE_READONLY_ROLLBACK:
             raise _unreadable(path, error) from error
     try:
         # The power failed in the first transaction of all, which alone is not in the write-ahead log: SQLite undoes it.

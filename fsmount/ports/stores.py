@@ -47,10 +47,11 @@ class Spool(Protocol):
         """A draft file that is on disk already (after a crash); raises FileNotFoundError."""
         ...
 
-    def seal(self, draft_id: DraftId, digest: Digest | None) -> Body:
+    def seal(self, draft_id: DraftId, digest: Digest | None, size: int | None = None) -> Body:
         """Makes the draft a body and returns its true size and digest; blocks: call it in a thread when large.
 
         Given a digest that was reckoned while writing, the file is only renamed. Open handles of the draft read on.
+        What is longer than ``size`` is cut to it: the rest was left by a write that was refused.
         """
         ...
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from contextlib import suppress
 from typing import Protocol
 
 from fsmount.model import Body, Digest, DraftId
@@ -42,6 +43,7 @@ class DraftFile:
         self._draft_id = draft_id
         self._fd = fd
         self._size = size
+        self._left_behind = 0
         self._running = RunningDigest()
         self.frozen = False
         """Sealing has begun: nothing may be written any more."""
@@ -83,14 +85,15 @@ class DraftFile:
 
     def read(self, offset: int, size: int) -> bytes:
         """A pread; shorter only at the end. Works on after sealing and after removal."""
-        return os.pread(self._fd, size, offset)
+        return os.pread(self._fd, max(0, min(size, self._size - offset)), offset)
 
     def write(self, offset: int, content: bytes) -> int:
         """Writes all of ``content`` or raises OSError: EDQUOT at the spool's limit, ENOSPC.
 
-        A refused append leaves no byte behind. RuntimeError once sealing has begun.
+        What a refused append has left behind is no part of it. RuntimeError once sealing has begun.
         """
         self._refuse_if_frozen()
+        self._cut()
         before, end = self._size, offset + len(content)
         growth = max(0, end - before)
         if growth:
@@ -100,8 +103,10 @@ class DraftFile:
         except OSError:
             self._running.touched(offset)
             if growth:
-                os.ftruncate(self._fd, before)
-                self._shelf.room.give(growth)
+                self._left_behind = max(0, os.fstat(self._fd).st_size - before)
+                self._shelf.room.give(growth - self._left_behind)
+                with suppress(OSError):
+                    self._cut()
             raise
         self._size = max(before, end)
         self._running.written(offset, content)
@@ -110,6 +115,7 @@ class DraftFile:
     def truncate(self, size: int) -> None:
         """Cuts, or lengthens by zeros; raises OSError: EDQUOT at the spool's limit. RuntimeError as ``write``."""
         self._refuse_if_frozen()
+        self._cut()
         growth = size - self._size
         if growth > 0:
             self._shelf.room.take(growth, allocated=False)
@@ -124,6 +130,13 @@ class DraftFile:
             self._running = RunningDigest()
         else:
             self._running.touched(size)
+
+    def _cut(self) -> None:
+        """Removes what a refused write has left behind the end; where a quota is used up, that may be refused too."""
+        if self._left_behind:
+            os.ftruncate(self._fd, self._size)
+            self._shelf.room.give(self._left_behind)
+            self._left_behind = 0
 
     def sync(self) -> None:
         """Makes the bytes, and the name that holds them by now, survive power loss. Blocks; raises OSError."""

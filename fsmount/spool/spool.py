@@ -15,7 +15,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from fsmount.errors import MachineLacks
@@ -33,11 +33,11 @@ _FOLDERS = tuple(f"{number:02x}" for number in range(256))
 class FileSpool:
     """The spool in ``directory`` (made if it is not there), holding at most ``limit`` bytes; None: 80 % of the disk.
 
-    Raises MachineLacks where the directory cannot be used. Bodies of equal content share one file: whoever removes one
-    makes sure first that nothing else names its digest.
+    ``lacking``: see ``Room``. Raises MachineLacks where the directory cannot be used. Bodies of equal content share one
+    file: whoever removes one makes sure first that nothing else names its digest.
     """
 
-    def __init__(self, directory: Path, limit: int | None = None) -> None:
+    def __init__(self, directory: Path, limit: int | None = None, lacking: Callable[[], int] = lambda: 0) -> None:
         self.drafts = os.path.join(directory, "drafts")
         self._bodies = os.path.join(directory, "bodies")
         self._lock = threading.Lock()
@@ -48,7 +48,7 @@ class FileSpool:
         self._count = 0
         try:
             self._make_folders(os.fspath(directory))
-            self.room = Room(os.fspath(directory), limit, sum(entry.stat().st_size for entry in self._files()))
+            self.room = Room(os.fspath(directory), limit, sum(entry.stat().st_size for entry in self._files()), lacking)
             self._run = _new_run(os.listdir(self.drafts))
         except OSError as error:
             raise MachineLacks(
@@ -84,7 +84,7 @@ class FileSpool:
         draft = self._open[draft_id] = DraftFile(self, draft_id, fd, os.fstat(fd).st_size)
         return draft
 
-    def seal(self, draft_id: DraftId, digest: Digest | None) -> Body:
+    def seal(self, draft_id: DraftId, digest: Digest | None, size: int | None = None) -> Body:
         """Makes the draft a body; see ``Spool`` in ports. A given digest is believed: reckon it, never guess it.
 
         Raises FileNotFoundError for a draft that is not there (sealed already, or removed), else OSError.
@@ -94,13 +94,21 @@ class FileSpool:
         if draft is not None:
             draft.frozen = True
         try:
-            size = os.stat(path).st_size
+            size = self._cut_to(size, path)
             digest = digest or digest_of(path)
             self._become(path, draft_id, digest, size)
         finally:
             if draft is not None:
                 draft.frozen = draft.sealed is not None
         return Body(size=size, digest=digest)
+
+    def _cut_to(self, size: int | None, path: str) -> int:
+        there = os.stat(path).st_size
+        if size is None or there <= size:
+            return there
+        os.truncate(path, size)
+        self.room.give(there - size)
+        return size
 
     def open(self, body: Body) -> BodyFile:
         """The body's bytes, sealed or still a draft; raises FileNotFoundError. Bytes past ``body.size`` do not show."""

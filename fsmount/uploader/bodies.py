@@ -124,7 +124,7 @@ async def sealed(claimed: Claimed, journal: Journal, spool: Spool) -> Claim:
             claim = journal.sealed(claim, Body(size=expected.size, digest=digest, draft=draft))
             if spool.lasting(expected):
                 await trio.to_thread.run_sync(journal.durable)
-        found = await _in_thread(expected.size, lambda: spool.seal(draft, digest))
+        found = await _in_thread(expected.size, lambda: spool.seal(draft, digest, expected.size))
     except FileNotFoundError:
         found = await _already_sealed(spool, expected)
     if found.size != expected.size or (expected.digest is not None and found.digest != expected.digest):

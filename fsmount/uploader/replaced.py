@@ -12,10 +12,7 @@ from fsmount.errors import RemoteError
 from fsmount.model import Base, Claim, OpKind, RemotePath
 from fsmount.uploader.bodies import Fetched, fetch
 from fsmount.uploader.parts import Parts
-from fsmount.uploader.settling import Settler
-
-NO_ROOM = 30.0
-"""Seconds until the op is looked at again, when there was no room for what it replaces."""
+from fsmount.uploader.settling import NO_ROOM, Settler
 
 
 class Replaced:

@@ -7,6 +7,7 @@ is kept before it is sent.
 
 from __future__ import annotations
 
+import errno
 import math
 from collections.abc import Awaitable, Callable, Sequence
 
@@ -284,7 +285,7 @@ class Sender:
                 self._settler.bury(claim, Reason.CONFLICT, message, theirs=await theirs.keep(), at=op.path)
                 return None
             if theirs.draft is None:
-                raise OSError(f"no room in the spool for the {theirs.size} bytes of {op.path}")
+                raise OSError(errno.ENOSPC, f"no room in the spool for its {theirs.size} bytes", op.path)
             return await self._arrive(parcel_of(claim, theirs.draft, theirs.digest, theirs.content_type))
         finally:
             theirs.drop()

@@ -6,6 +6,7 @@ same synchronous stretch as the journal. ``retry.decide`` alone says what an out
 
 from __future__ import annotations
 
+import errno
 import traceback
 from collections.abc import Sequence
 
@@ -49,6 +50,8 @@ from fsmount.uploader.wording import answer, asked, body_of, details_of, status_
 REBASES = 3
 """How often an op is re-based in one run before it is taken for a conflict."""
 RELEASE_PAUSE = 5.0
+NO_ROOM = 10.0
+"""Seconds until an op is looked at again, when there was no room on this disk for what sending it takes."""
 
 
 class Settler:
@@ -208,34 +211,34 @@ class Settler:
         return None
 
     async def surprised(self, claim: Claim, error: Exception) -> None:
-        """An error of this program concerns one op only: logged, and the op is tried again later. Never raises."""
-        op = claim.op
+        """An error of this program, or of its disk, concerns one op only: logged, and the op is tried again later.
+
+        Never raises. A checkpoint.
+        """
+        op, full = claim.op, _is_full(error)
+        what = f"not sent: {error}" if full else f"internal error: {type(error).__name__}: {error}"
         self._parts.log.note(
             "op.retrying",
-            f"internal error: {type(error).__name__}: {error}",
+            what,
             op=op.op_id,
             path=op.target,
-            level="error",
+            level="warning" if full else "error",
             details=details_of(claim, State.PENDING, status=0),
         )
-        self._parts.log.note("traceback", "".join(traceback.format_exception(error)), op=op.op_id, level="debug")
-        while not self._released(claim, error):  # noqa: ASYNC110 - no event tells that the disk has room again
+        if not full:
+            self._parts.log.note("traceback", "".join(traceback.format_exception(error)), op=op.op_id, level="debug")
+        while not self._released(claim, what, charged=not full):  # noqa: ASYNC110 - nothing tells of room on the disk
             await trio.sleep(RELEASE_PAUSE)
 
-    def _released(self, claim: Claim, error: Exception) -> bool:
+    def _released(self, claim: Claim, what: str, *, charged: bool) -> bool:
         """Gives the claim back if it is still held; False if even that failed (a full disk)."""
         try:
             record = self._parts.journal.record(claim.op.op_id)
             if record is None or record.state is not State.SENDING:
                 return True
-            attempts = claim.attempts - claim.budget_start + 1
-            attempt = Attempt(
-                at=self._parts.clock.now(),
-                status=0,
-                error=f"internal error: {type(error).__name__}: {error}",
-                duration=0.0,
-            )
-            self._parts.journal.postpone(claim, self._now() + max(1.0, backoff(attempts)), attempt, charged=True)
+            wait = max(1.0, backoff(claim.attempts - claim.budget_start + 1)) if charged else NO_ROOM
+            attempt = Attempt(at=self._parts.clock.now(), status=0, error=what, duration=0.0)
+            self._parts.journal.postpone(claim, self._now() + wait, attempt, charged=charged)
         except Exception as failure:  # noqa: BLE001 - the journal may fail too; nothing may end the uploader
             self._parts.log.note("op.retrying", f"cannot be given back: {failure}", op=claim.op.op_id, level="error")
             return False
@@ -378,3 +381,8 @@ class Settler:
 
     def _now(self) -> float:
         return self._parts.clock.monotonic()
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether there is no room on this disk, for a body or for the journal."""
+    return getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)

@@ -7,7 +7,7 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -37,11 +37,10 @@ def small_disk(at: Path, size: int) -> Iterator[None]:
 def took_all(file: io.RawIOBase) -> bool:
     """Writes until nothing more fits; whether anything did."""
     before = file.tell()
-    try:
-        while file.write(bytes(64 << 10)):
-            pass
-    except OSError:
-        pass
+    for size in (64 << 10, 4 << 10):
+        with suppress(OSError):
+            while file.write(bytes(size)):
+                pass
     return file.tell() > before
 
 

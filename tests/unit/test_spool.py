@@ -427,6 +427,42 @@ class TestRoom:
         assert (spool.used, draft.size, draft.read(0, 100)) == (4, 4, b"kept")
         assert draft.body.digest == digest_of(b"kept")
 
+    def test_what_a_used_up_quota_does_not_even_let_cut_is_no_part_of_the_body(
+        self, spool: FileSpool, draft: DraftFile, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        draft.write(0, b"kept")
+        path = Path(spool.drafts) / draft.draft_id
+
+        def exceeded(*_: object) -> None:
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+        def half(fd: int, offset: int, content: bytes) -> None:
+            os.pwrite(fd, content[:500], offset)
+            exceeded()
+
+        with monkeypatch.context() as disk:
+            disk.setattr("fsmount.spool.draft.write_all", half)
+            disk.setattr(os, "ftruncate", exceeded)
+            for _ in range(2):
+                with pytest.raises(OSError, match="quota"):
+                    draft.write(4, b"x" * 1000)
+        assert path.stat().st_size == spool.used == 504
+        assert (draft.size, draft.read(0, 100), draft.body.digest) == (4, b"kept", digest_of(b"kept"))
+        draft.close()
+        body = spool.seal(draft.draft_id, digest_of(b"kept"), 4)
+        assert (spool.used, body.size, whole(spool, body)) == (4, 4, b"kept")
+
+    def test_no_body_grows_while_the_journal_lives_on_its_reserve(self, directory: Path) -> None:
+        lacking = errno.EDQUOT
+        spool = FileSpool(directory, 1 << 30, lambda: lacking)
+        draft = spool.create()
+        with pytest.raises(OSError, match="journal") as raised:
+            draft.write(0, b"x")
+        assert raised.value.errno == errno.EDQUOT
+        lacking = 0
+        draft.write(0, b"x")
+        draft.close()
+
     def test_the_reserve_of_the_disk_is_left_alone(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         spool = FileSpool(directory)
         draft = spool.create()

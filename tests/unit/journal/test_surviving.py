@@ -14,7 +14,7 @@ from fsmount.journal.database import Database
 from fsmount.model import ABSENT, Body, Digest, Kind, LocalNode, OpKind, Reason, RemotePath, State
 from tests.model.world import TIMING, World
 from tests.support.clock import ManualClock
-from tests.support.program import deliver, due, only, queue, save
+from tests.support.program import deliver, due, only, queue, remove, rename, save
 
 A, B = RemotePath("/d/a"), RemotePath("/d/b")
 
@@ -152,6 +152,44 @@ def test_a_full_disk_is_told_and_changes_nothing(world: World) -> None:
         before = queue(world)
     assert told == errno.ENOSPC
     assert queue(world) == before
+
+
+class Quota:
+    """A connection of whose transactions none finds room until the journal's reserve is given up."""
+
+    def __init__(self, database: Database) -> None:
+        assert database.reserve is not None
+        self._reserve = database.reserve
+        self._connection = database.connection
+        self.refused = 0
+
+    def execute(self, sql: str, values: tuple[object, ...] = ()) -> sqlite3.Cursor:
+        if sql == "COMMIT" and self.refused % 2 == 0:
+            self._reserve.fill()
+            self._connection.execute("ROLLBACK")  # as SQLite itself does then
+            self.refused += 1
+            error = sqlite3.OperationalError("disk I/O error")
+            error.sqlite_errorcode = sqlite3.SQLITE_IOERR_WRITE
+            raise error
+        self.refused += sql == "COMMIT"
+        return self._connection.execute(sql, values)
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._connection, name)
+
+
+def test_what_finds_no_room_because_of_a_quota_goes_into_the_reserve(world: World) -> None:
+    world.remote.write(B, "old")
+    world.journal._db.connection = quota = Quota(world.journal._db)  # type: ignore[assignment]
+    save(world, A, "one")
+    save(world, A, "two")
+    rename(world, A, "/d/c")
+    remove(world, B)
+    deliver(world)
+    assert [world.remote.content(RemotePath(path)) for path in (A, B, "/d/c")] == [None, None, "two"]
+    assert (world.journal.counts().pending, world.journal.totals().acknowledged) == (0, 2)
+    assert quota.refused > 10
+    assert not world.path.with_name("journal.db-reserve").exists()
 
 
 def test_a_newer_schema_is_refused_and_untouched(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -21,6 +23,7 @@ from fsmount.model import (
     Revision,
     State,
 )
+from fsmount.spool import DraftFile
 from tests.support.uploading import UploadRig
 from tests.support.uploads import digest_of
 
@@ -695,6 +698,29 @@ async def test_an_error_of_this_program_concerns_one_op(
     assert rig.remote.content("/unlucky") == content
     assert any("ZeroDivisionError" in line.message for line in rig.log.of("op.retrying"))
     assert {line.level for line in rig.log.of("traceback")} == {"debug"}
+
+
+async def test_a_disk_without_room_is_no_fault_of_the_op(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    rig.remote.write("/old", b"x" * 10)
+    true = rig.spool.create
+    refused: list[str] = []
+
+    def full() -> DraftFile:
+        if len(refused) < 3:
+            refused.append("a draft")
+            raise OSError(errno.EDQUOT, "Disk quota exceeded")
+        return true()
+
+    rig.spool.create = full  # type: ignore[method-assign]
+    nursery.start_soon(rig.run)
+    rig.rename("/old", "/new")
+    await trio.sleep(15)
+    assert (rig.the_pending().attempts, rig.connection.state) == (0, ConnectionState.ONLINE)
+    assert await rig.settled() < 30
+    assert set(rig.remote.files) == {"/new"}
+    assert rig.journal.totals().failed_attempts == 0
 
 
 async def test_a_journal_that_fails_for_a_while_leaves_nothing_claimed(
