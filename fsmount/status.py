@@ -165,6 +165,9 @@ class AtRest:
     def now(self) -> float:
         return self._clock.now()
 
+    def uptime(self) -> float | None:
+        return None
+
     def connection(self) -> Connection:
         return Connection()
 
@@ -206,7 +209,7 @@ def snapshot(facts: Facts) -> Snapshot:
     """The state of a mount at this moment; synchronous and in one stretch, so that its parts agree."""
     identity, now, totals = facts.identity, facts.now(), facts.journal.totals()
     counts = facts.journal.counts()
-    connection, queue, dead = facts.connection(), _queue(counts), _dead_letters(facts.journal)
+    uptime, connection, queue, dead = facts.uptime(), facts.connection(), _queue(counts), _dead_letters(facts.journal)
     beside = _beside(facts, now, counts, dead)
     return Snapshot(
         name=identity.name,
@@ -216,7 +219,7 @@ def snapshot(facts: Facts) -> Snapshot:
         pid=identity.pid,
         version=identity.version,
         started_at=identity.started_at,
-        uptime_seconds=None if identity.started_at is None else max(0, int(now - identity.started_at)),
+        uptime_seconds=None if uptime is None else int(uptime),
         health=_health(identity, connection.state, queue, beside, damaged=bool(facts.journal.damage)),
         damage=facts.journal.damage or None,
         connection=connection,

@@ -183,6 +183,7 @@ class Daemon:
         self._providers = Providers(self._remote, self._connection, journal, clock, log)
         self._following = Following(self._remote, self._connection, self._filesystem, self._providers, clock, log)
         self._remote.watch_reset(self._filesystem.arrivals.reset)
+        self._began = clock.monotonic()
         self._delivered = False
         self._beneath: list[str] = []
         self.journal = journal
@@ -201,6 +202,9 @@ class Daemon:
 
     def now(self) -> float:
         return self._clock.now()
+
+    def uptime(self) -> float:
+        return self._clock.monotonic() - self._began
 
     def connection(self) -> ConnectionShown:
         return self._connection.shown

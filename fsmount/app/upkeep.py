@@ -10,16 +10,13 @@ from contextlib import suppress
 import trio
 
 from fsmount.app.recovery import remove_released
+from fsmount.app.retention import Retention
 from fsmount.config import Config
 from fsmount.errors import FileError
 from fsmount.journal import SqliteJournal
 from fsmount.ports import Clock, EventLog
 from fsmount.spool import FileSpool
 
-RETENTION = 3600.0
-"""Seconds between two looks for discarded ops whose time is over."""
-JUMP = 60.0
-"""Seconds by which the wall clock differs from what has passed, from which on it was set rather than corrected."""
 ROOM = 2.0
 """Seconds between two looks at how much the discarded bodies take."""
 RECOUNT = 60.0
@@ -37,6 +34,7 @@ class Upkeep:
         self._spool = spool
         self._clock = clock
         self._log = log
+        self._retention = Retention(journal, clock, log, lambda: self.config.keep_discarded)
         self._changed = trio.Event()
         self._given_up = -1
         self._look_again = 0.0
@@ -46,7 +44,7 @@ class Upkeep:
         """For ever."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._sweep)
-            nursery.start_soon(self._retain)
+            nursery.start_soon(self._retention.run)
             nursery.start_soon(self._keep_room)
 
     def _note_change(self) -> None:
@@ -67,19 +65,6 @@ class Upkeep:
         if leaving:
             await trio.to_thread.run_sync(self._journal.durable)
             remove_released(leaving, self._journal, self._spool)
-
-    async def _retain(self) -> None:
-        behind = self._clock.now() - self._clock.monotonic()
-        while True:
-            with suppress(FileError):  # a full disk: next time
-                jumped = self._clock.now() - self._clock.monotonic() - behind
-                if abs(jumped) > JUMP:
-                    self._journal.follow_clock(jumped)
-                    behind += jumped
-                gone = self._journal.purge_discarded(self._clock.now() - self.config.keep_discarded)
-                if gone:
-                    self._log.note("op.purged", f"{gone} discarded ops were older than --keep-discarded")
-            await trio.sleep(RETENTION)
 
     async def _keep_room(self) -> None:
         """Discarded bodies have a limit of their own, and take no room from those that are still to be sent."""

@@ -170,10 +170,17 @@ class Decisions(Brake):
                 self._remove(record_of(row), Event.PURGE)
             return len(old)
 
-    def follow_clock(self, seconds: float) -> None:
-        """The wall clock was set forward by so much: what is discarded has not become older by it."""
+    def follow_clock(self, seconds: float, since: float) -> None:
+        """The wall clock was set forward by so much: what is discarded has not become older by it.
+
+        What was discarded since ``since``, by the clock as it is now, was so when it had been set already.
+        """
         with self._db.transaction():
-            self._db.run("UPDATE op SET settled_at = settled_at + ? WHERE state = 'discarded'", seconds)
+            self._db.run(
+                "UPDATE op SET settled_at = settled_at + ? WHERE state = 'discarded'"
+                " AND settled_at NOT BETWEEN ? AND ?",
+                seconds, since, self._clock.now(),
+            )  # fmt: skip
 
     def trim_discarded(self, limit: int) -> int:
         row = self._db.one("SELECT total(body_size) FROM op WHERE state = 'discarded'")

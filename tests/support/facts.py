@@ -43,6 +43,7 @@ class Mounted:
 
     def __init__(self, directory: Path, *, root: str = "/", pid: int | None = 4711) -> None:
         self.clock = ManualClock()
+        self._began = self.clock.monotonic()
         self.journal: SqliteJournal = open_journal(directory / "journal.db", self.clock, TIMING)
         self.spooled = FileSpool(directory / "spool")
         self.identity = MountIdentity(
@@ -68,6 +69,9 @@ class Mounted:
 
     def now(self) -> float:
         return self.clock.now()
+
+    def uptime(self) -> float | None:
+        return None if self.identity.pid is None else self.clock.monotonic() - self._began
 
     def connection(self) -> Connection:
         return self.way

@@ -14,8 +14,9 @@ from trio.testing import MockClock
 
 from fsmount.app.beneath import MOST, names_beneath, problems_beneath
 from fsmount.app.commands import Decisions
+from fsmount.app.retention import LOOK
 from fsmount.app.settings import settings
-from fsmount.app.upkeep import RETENTION, Upkeep
+from fsmount.app.upkeep import Upkeep
 from fsmount.config import Config, Credentials, parse_remote
 from fsmount.errors import Refusal
 from fsmount.model import ABSENT, OpId, RemotePath, State
@@ -152,14 +153,14 @@ async def test_discarded_ops_are_kept_as_long_as_asked_and_no_longer(
     def discarded() -> set[RemotePath]:
         return {record.op.path for record in rig.journal.records(State.DISCARDED)}
 
-    upkeep = Upkeep(config(tmp_path, keep_discarded=RETENTION), rig.journal, rig.spool, rig.clock, rig.log)
+    upkeep = Upkeep(config(tmp_path, keep_discarded=LOOK), rig.journal, rig.spool, rig.clock, rig.log)
     ops = await refused(rig, nursery, "/1", "/2")
     nursery.start_soon(upkeep.run)
     rig.journal.discard(ops[0])
-    await trio.sleep(1.5 * RETENTION)
+    await trio.sleep(1.5 * LOOK)
     assert discarded() == {"/1"}, "it was younger than that when last looked at"
     rig.journal.discard(ops[1])
-    await trio.sleep(0.6 * RETENTION)
+    await trio.sleep(0.6 * LOOK)
     assert discarded() == {"/2"}
     bodies = [file for file in (tmp_path / "spool/bodies").rglob("*") if file.is_file()]
     assert len(bodies) == 1, "its bytes are gone with it"
@@ -170,16 +171,52 @@ async def test_discarded_ops_are_kept_as_long_as_asked_and_no_longer(
 async def test_a_clock_that_jumps_makes_nothing_discarded_older_or_younger(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery, tmp_path: Path, years: int
 ) -> None:
-    upkeep = Upkeep(config(tmp_path, keep_discarded=1.5 * RETENTION), rig.journal, rig.spool, rig.clock, rig.log)
+    upkeep = Upkeep(config(tmp_path, keep_discarded=1.5 * LOOK), rig.journal, rig.spool, rig.clock, rig.log)
     (op,) = await refused(rig, nursery, "/1")
     nursery.start_soon(upkeep.run)
     await trio.sleep(0.1)
     rig.journal.discard(op)
     rig.clock.jump(years * 365 * 86400.0)
-    await trio.sleep(1.1 * RETENTION)
+    await trio.sleep(1.1 * LOOK)
     assert rig.journal.records(State.DISCARDED)
-    await trio.sleep(RETENTION)
+    await trio.sleep(LOOK)
     assert not rig.journal.records(State.DISCARDED)
+
+
+@pytest.mark.parametrize("years", [20, -20])
+async def test_what_is_discarded_after_the_clock_was_set_has_its_term_too(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery, tmp_path: Path, years: int
+) -> None:
+    upkeep = Upkeep(config(tmp_path, keep_discarded=1.5 * LOOK), rig.journal, rig.spool, rig.clock, rig.log)
+    before, after = await refused(rig, nursery, "/1", "/2")
+    nursery.start_soon(upkeep.run)
+    await trio.sleep(1)
+    rig.journal.discard(before)
+    rig.clock.jump(years * 365 * 86400.0)
+    rig.journal.discard(after)
+    for hours, left in ((1.1, 2), (1.0, 0)):
+        await trio.sleep(hours * LOOK)
+        assert len(rig.journal.records(State.DISCARDED)) == left
+
+
+@pytest.mark.parametrize("years", [20, -20])
+async def test_a_clock_that_was_set_between_two_daemons_makes_nothing_older(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery, tmp_path: Path, years: int
+) -> None:
+    (op,) = await refused(rig, nursery, "/1")
+    for jump, hours, left in ((0, 0.1, 1), (years, 1.1, 1), (0, 1.0, 0)):
+        rig.clock.jump(jump * 365 * 86400.0)
+        async with trio.open_nursery() as daemon:
+            daemon.start_soon(
+                Upkeep(config(tmp_path, keep_discarded=1.5 * LOOK), rig.journal, rig.spool, rig.clock, rig.log).run
+            )
+            await trio.sleep(1)
+            if op:
+                rig.journal.discard(op)
+                op = OpId("")
+            await trio.sleep(hours * LOOK)
+            assert len(rig.journal.records(State.DISCARDED)) == left
+            daemon.cancel_scope.cancel()
 
 
 async def test_what_was_given_up_takes_no_room_from_what_is_to_be_sent(
