@@ -43,7 +43,7 @@ class Connection:
         self._log = log
         self._state = ConnectionState.UNKNOWN
         self._offline_since: float | None = None
-        self._last_contact_at: float | None = None
+        self._last_contact: float | None = None
         self._failures = 0
         self._refusals = 0
         self._accepted_at = 0.0
@@ -105,12 +105,12 @@ class Connection:
     @property
     def offline_since(self) -> float | None:
         """UTC epoch seconds; None unless offline."""
-        return self._offline_since
+        return self._on_the_wall(self._offline_since)
 
     @property
     def last_contact_at(self) -> float | None:
         """UTC epoch seconds of the last answer of any kind."""
-        return self._last_contact_at
+        return self._on_the_wall(self._last_contact)
 
     @property
     def next_probe_at(self) -> float | None:
@@ -122,14 +122,18 @@ class Connection:
         }.get(self.state)
         return None if moment is None else self._clock.now() + max(0.0, moment - self._clock.monotonic())
 
+    def _on_the_wall(self, moment: float | None) -> float | None:
+        """A monotonic time as the wall clock would have shown it, had it been what it is now."""
+        return None if moment is None else self._clock.now() - (self._clock.monotonic() - moment)
+
     @property
     def shown(self) -> Shown:
         """All of this as the status shows it."""
         return Shown(
             state=self.state,
             feed=self.feed,
-            last_contact_at=self._last_contact_at,
-            offline_since=self._offline_since,
+            last_contact_at=self.last_contact_at,
+            offline_since=self.offline_since,
             next_probe_at=self.next_probe_at,
         )
 
@@ -150,11 +154,11 @@ class Connection:
 
     def heard(self) -> None:
         """The remote answered something that tells nothing of whether it takes writes: the change feed."""
-        self._last_contact_at = self._clock.now()
+        self._last_contact = self._clock.monotonic()
 
     def contacted(self) -> None:
         """A valid answer came: who was offline is back. A refused credential is not made good by it."""
-        self._last_contact_at = self._clock.now()
+        self._last_contact = self._clock.monotonic()
         if self._state in (ConnectionState.OFFLINE, ConnectionState.UNKNOWN):
             self._come_back()
         self._end_limit()
@@ -167,7 +171,7 @@ class Connection:
 
     def refused(self) -> None:
         """The credential was refused although it has just been read again: nothing is sent until it changes."""
-        self._last_contact_at = self._clock.now()
+        self._last_contact = self._clock.monotonic()
         now = self._clock.monotonic()
         if self._state is not ConnectionState.AUTH:
             # a probe may be let through where uploads are not: only what lasted was an acceptance
@@ -248,13 +252,13 @@ class Connection:
             self._log.note("connection", what, level="error")
             self._probe_failed(InvalidAnswer(what))
         else:
-            self._last_contact_at = self._clock.now()
+            self._last_contact = self._clock.monotonic()
             self._come_back()
         self._probes += 1
 
     def _probe_failed(self, error: RemoteError) -> None:
         if isinstance(error, Refusal):
-            self._last_contact_at = self._clock.now()
+            self._last_contact = self._clock.monotonic()
         if isinstance(error, Refusal) and error.status == 401:
             self.refused()
         elif isinstance(error, Refusal) and error.status == 429:
@@ -283,7 +287,7 @@ class Connection:
         self._failures += 1
         self._next_probe = self._clock.monotonic() + wait
         if self._state is not ConnectionState.OFFLINE:
-            self._offline_since = self._clock.now()
+            self._offline_since = self._clock.monotonic()
             self._log.note(
                 "connection",
                 f"offline: {error.message}; changes are kept and sent later",
