@@ -30,6 +30,7 @@ from fsmount.model import (  # fmt: skip
     Totals,
     Traffic,
     Transfer,
+    Writes,
 )
 from fsmount.ports import Clock, Facts, Journal
 
@@ -133,6 +134,7 @@ class Snapshot(Struct, frozen=True, kw_only=True, rename="camel"):
     connection: Connection
     preconditions: Preconditions
     provider_results: ProviderResults
+    writes: Writes | None
     queue: Queue
     transfers: tuple[Transfer, ...]
     failed_attempts: int
@@ -176,6 +178,9 @@ class AtRest:
 
     def provider_results(self) -> ProviderResults:
         return ProviderResults.UNKNOWN
+
+    def writes(self) -> Writes | None:
+        return None
 
     def transfers(self) -> tuple[Transfer, ...]:
         return ()
@@ -225,6 +230,7 @@ def snapshot(facts: Facts) -> Snapshot:
         connection=connection,
         preconditions=facts.preconditions(),
         provider_results=facts.provider_results(),
+        writes=facts.writes(),
         queue=queue,
         transfers=tuple(facts.transfers()),
         failed_attempts=totals.failed_attempts,

@@ -43,11 +43,14 @@ from fsmount.model import (
     Preconditions,
     Problem,
     ProviderResults,
+    Refuser,
     RemotePath,
     SetApart,
     SpoolUse,
     Traffic,
     Transfer,
+    WriteAccess,
+    Writes,
 )
 from fsmount.model import Connection as ConnectionShown
 from fsmount.ports import Details
@@ -214,6 +217,15 @@ class Daemon:
 
     def provider_results(self) -> ProviderResults:
         return self._providers.results
+
+    def writes(self) -> Writes:
+        if self._config.read_only:
+            return Writes(allowed=WriteAccess.NOWHERE, because=Refuser.READ_ONLY)
+        places = self._remote.writable()
+        if places is None:
+            return Writes()
+        allowed = WriteAccess.PART if places else WriteAccess.NOWHERE
+        return Writes(allowed=allowed, places=places, because=Refuser.CREDENTIAL)
 
     def transfers(self) -> Sequence[Transfer]:
         return self._uploader.transfers

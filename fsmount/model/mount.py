@@ -45,6 +45,29 @@ class ProviderResults(StrEnum):
     UNKNOWN = "unknown"
 
 
+class WriteAccess(StrEnum):
+    """How much of the tree programs may write."""
+
+    ANYWHERE = "anywhere"
+    PART = "part"
+    NOWHERE = "nowhere"
+
+
+class Refuser(StrEnum):
+    """Who does not allow the rest."""
+
+    CREDENTIAL = "credential"
+    READ_ONLY = "read-only"
+
+
+class Writes(Struct, frozen=True, kw_only=True):
+    """Where programs may write; ``places`` are paths and patterns of paths, where it is a part of the tree."""
+
+    allowed: WriteAccess = WriteAccess.ANYWHERE
+    places: tuple[str, ...] = ()
+    because: Refuser | None = None
+
+
 class Connection(Struct, frozen=True, kw_only=True, rename="camel"):
     """The way to the remote, now. Times are UTC epoch seconds."""
 

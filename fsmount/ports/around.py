@@ -27,6 +27,7 @@ from fsmount.model import (
     SpoolUse,
     Traffic,
     Transfer,
+    Writes,
 )
 from fsmount.ports.journal import Journal
 
@@ -138,6 +139,10 @@ class Facts(Protocol):
     def preconditions(self) -> Preconditions: ...
     def provider_results(self) -> ProviderResults:
         """Whether this credential may ask what became of accepted writes."""
+        ...
+
+    def writes(self) -> Writes | None:
+        """Where programs may write; None without a daemon."""
         ...
 
     def transfers(self) -> Sequence[Transfer]: ...

@@ -52,6 +52,13 @@ class Remote(Protocol):
         """
         ...
 
+    def writable(self) -> tuple[str, ...] | None:
+        """The paths that the credential says it may write, with ``*`` and ``**`` as the remote has them.
+
+        None: every path, or it does not say. Never waits.
+        """
+        ...
+
     async def probe(self) -> None:
         """One small read with the credential; returns when the remote answers it with 2xx. Learns the capabilities."""
 

@@ -57,6 +57,13 @@ class Writing:
         """Whether there is a path that it may write."""
         return self._literal or bool(self._places)
 
+    @property
+    def places(self) -> tuple[str, ...] | None:
+        """The paths, and the patterns of paths, that it may write; None: every path."""
+        if "*" in self._places or (self._literal and not self._places):
+            return None
+        return tuple(sorted(set(self._places)))
+
     def at(self, path: RemotePath) -> bool:
         """Whether it may write that path. A narrow grant takes the place of the bare ``fs:write``."""
         if any(_covers(place, path) for place in self._places):

@@ -120,12 +120,21 @@ class RelayfileRemote:
         )
 
     def may_write(self, path: RemotePath | None = None) -> bool:
+        granted = self._grants()
+        return granted is None or (granted.anywhere if path is None else granted.at(path))
+
+    def writable(self) -> tuple[str, ...] | None:
+        granted = self._grants()
+        return None if granted is None else granted.places
+
+    def _grants(self) -> claims.Writing | None:
+        """What the token in use says of writing; None where there is none yet."""
         token = self._tokens.current
         if token is None:
-            return True
+            return None
         if self._writing is None or self._writing[0] is not token:
             self._writing = (token, claims.Writing(token))
-        return self._writing[1].anywhere if path is None else self._writing[1].at(path)
+        return self._writing[1]
 
     @property
     def requests(self) -> int:

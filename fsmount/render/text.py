@@ -8,11 +8,13 @@ from __future__ import annotations
 import shlex
 
 from fsmount.errors import JournalDamaged
-from fsmount.model import CacheUse, ConnectionState, ProviderResults, SpoolUse
+from fsmount.model import CacheUse, ConnectionState, ProviderResults, Refuser, SpoolUse, WriteAccess
 from fsmount.render.advice import apart, held_commands, mount_path, next_step, next_step_at_rest, resume_command
 from fsmount.render.escape import counted, escape, size, span, when
 from fsmount.status import DeadLetter, Health, Snapshot
 
+_EROFS = "Read-only file system"
+_EACCES = "Permission denied"
 _LISTED = 4
 _CUT = 140
 _MANY = 10_000
@@ -23,6 +25,7 @@ def status(snapshot: Snapshot) -> str:
     """One screen; at most 24 lines while no more than four dead letters and two providers are in trouble."""
     lines = [
         *_head(snapshot),
+        *_writes(snapshot),
         *_apart(snapshot),
         *_transfers(snapshot),
         *_held(snapshot),
@@ -43,6 +46,23 @@ def _head(snapshot: Snapshot) -> list[str]:
         f"disk      cache {_share(snapshot.cache)}; spool {_share(snapshot.spool)}",
         f"daemon    {_daemon(snapshot)}",
     ]
+
+
+def _writes(snapshot: Snapshot) -> list[str]:
+    """Why a program is refused, where one is."""
+    writes = snapshot.writes
+    if writes is None or writes.allowed is WriteAccess.ANYWHERE:
+        return []
+    if writes.because is Refuser.READ_ONLY:
+        why = f"nothing can be written ({_EROFS}): the mount is read-only"
+    elif writes.allowed is WriteAccess.NOWHERE:
+        another = f"with another in its place: kill -HUP {snapshot.pid}"
+        why = f"nothing can be written ({_EROFS}): the token grants no writing; {another}"
+    else:
+        places = ", ".join(escape(place) for place in writes.places[:_LISTED])
+        more = "" if len(writes.places) <= _LISTED else f" and {len(writes.places) - _LISTED} more places"
+        why = f"only {places}{more}; elsewhere {_EACCES}: the token grants no more"
+    return [f"writes    {why}"]
 
 
 def _queue(snapshot: Snapshot) -> str:

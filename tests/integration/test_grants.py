@@ -48,11 +48,14 @@ def test_a_token_without_writing_is_a_read_only_filesystem(tmp_path: Path) -> No
             assert "Read-only file system" in said(mount, command), command
         assert mount.out("cat $MOUNT/mine/a $MOUNT/theirs/b") == "ab"
         assert mount.status()["health"] == "ok"
+        assert mount.status()["writes"] == {"allowed": "nowhere", "places": [], "because": "credential"}
+        assert "nothing can be written (Read-only file system)" in mount.out("cat $MOUNT/.relay/status")
         grant(mount.server, tmp_path, "fs:read", "fs:write")
         os.kill(mount.pid, signal.SIGHUP)
         until(lambda: mount.sh("echo x > $MOUNT/mine/a", check=False).returncode == 0, "another credential lifts it")
         mount.delivered()
         assert mount.server.get("/mine/a") == b"x\n"
+        assert "can be written" not in mount.out("cat $MOUNT/.relay/status")
 
 
 def test_a_token_for_a_part_of_the_tree_writes_there_only(tmp_path: Path) -> None:
@@ -67,6 +70,9 @@ def test_a_token_for_a_part_of_the_tree_writes_there_only(tmp_path: Path) -> Non
             "mv theirs mine/theirs",
         ):
             assert "Permission denied" in said(mount, command), command
+        status = mount.out("cat $MOUNT/.relay/status")
+        assert "writes    only /mine/**; elsewhere Permission denied: the token grants no more\n" in status
+        assert mount.status()["writes"] == {"allowed": "part", "places": ["/mine/**"], "because": "credential"}
         mount.sh("echo x > $MOUNT/mine/a; echo new > $MOUNT/mine/new; mv $MOUNT/mine/new $MOUNT/mine/newer")
         mount.delivered()
         assert mount.server.files() == {"/mine/a": b"x\n", "/mine/newer": b"new\n", "/theirs/b": b"b"}

@@ -30,6 +30,7 @@ from fsmount.model import (  # fmt: skip
     Timing,
     Traffic,
     Transfer,
+    Writes,
     provider_of,
 )
 from fsmount.spool import FileSpool
@@ -57,6 +58,7 @@ class Mounted:
             started_at=None if pid is None else self.clock.now(),
         )
         self.way = Connection(state=ConnectionState.ONLINE, feed=Feed.POLLING, last_contact_at=self.clock.now())
+        self.writing = Writes()
         self.sending: tuple[Transfer, ...] = ()
         self.told: list[str] = []
         """The commands that concern the whole mount."""
@@ -81,6 +83,9 @@ class Mounted:
 
     def provider_results(self) -> ProviderResults:
         return self.told_of_providers
+
+    def writes(self) -> Writes | None:
+        return self.writing
 
     def transfers(self) -> Sequence[Transfer]:
         return self.sending

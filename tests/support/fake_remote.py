@@ -88,7 +88,7 @@ class FakeRemote:
     def __init__(self, capabilities: Capabilities = FULL, *, now: Callable[[], float] = time.time) -> None:
         self.capabilities = capabilities
         self.online = True
-        self.writable: tuple[str, ...] = ("/",)
+        self.writable_below: tuple[str, ...] = ("/",)
         """The beginnings of paths that the credential says it may write."""
         self.authorized = True
         self.closed = False
@@ -198,7 +198,12 @@ class FakeRemote:
     # ports.Remote
 
     def may_write(self, path: RemotePath | None = None) -> bool:
-        return self.writable != () if path is None else any(path.startswith(place) for place in self.writable)
+        return (
+            self.writable_below != () if path is None else any(path.startswith(place) for place in self.writable_below)
+        )
+
+    def writable(self) -> tuple[str, ...] | None:
+        return None if "/" in self.writable_below else tuple(f"{place}**" for place in self.writable_below)
 
     async def probe(self) -> None:
         await self._call("probe", RemotePath("/"), lambda: None)

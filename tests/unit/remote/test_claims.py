@@ -42,6 +42,22 @@ def test_filters_lie_inside_the_grants_and_below_the_root(scopes: object, root: 
     assert claims.readable(token(scopes=scopes), RemotePath(root)) == filters
 
 
+@pytest.mark.parametrize(
+    ("scopes", "places"),
+    [
+        (None, None),
+        (["fs:read"], ()),
+        (["fs:read", "fs:write"], None),
+        (["relayfile:fs:write"], None),
+        (["fs:write", "relayfile:fs:write:*"], None),
+        (["fs:write", "relayfile:fs:write:/a/**"], ("/a/**",)),
+        (["relayfile:fs:write:/b", "relayfile:fs:manage:/a/**", "relayfile:fs:read:/c"], ("/a/**", "/b")),
+    ],
+)
+def test_where_a_token_may_write(scopes: object, places: tuple[str, ...] | None) -> None:
+    assert claims.Writing(token(scopes=scopes)).places == places
+
+
 @pytest.mark.parametrize("odd", ["", "opaque", "a.b.c", "a.!!.c", "a.bm8.c", token(scopes=7, exp="soon")])
 def test_a_token_that_says_nothing_is_no_error(odd: str) -> None:
     assert claims.readable(odd, RemotePath("/")) == []

@@ -71,6 +71,7 @@ STATUS_MEMBERS = [
     "connection",
     "preconditions",
     "providerResults",
+    "writes",
     "queue",
     "transfers",
     "failedAttempts",

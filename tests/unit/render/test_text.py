@@ -15,8 +15,11 @@ from fsmount.model import (
     Problem,
     ProviderResults,
     Reason,
+    Refuser,
     RemotePath,
     Transfer,
+    WriteAccess,
+    Writes,
 )
 from fsmount.render import readme, text
 from fsmount.status import AtRest, Health, snapshot
@@ -32,6 +35,29 @@ def test_a_quiet_mount_takes_few_lines(mounted: Mounted) -> None:
     lines = text.status(snapshot(mounted)).splitlines()
     assert len(lines) == 8
     assert lines[1] == "health    ok: everything is delivered"
+
+
+@pytest.mark.parametrize(
+    ("writes", "said"),
+    [
+        (
+            Writes(allowed=WriteAccess.NOWHERE, because=Refuser.READ_ONLY),
+            "nothing can be written (Read-only file system): the mount is read-only",
+        ),
+        (
+            Writes(allowed=WriteAccess.NOWHERE, because=Refuser.CREDENTIAL),
+            "nothing can be written (Read-only file system): the token grants no writing;"
+            " with another in its place: kill -HUP 4711",
+        ),
+        (
+            Writes(allowed=WriteAccess.PART, places=tuple("abcde\n"), because=Refuser.CREDENTIAL),
+            "only a, b, c, d and 2 more places; elsewhere Permission denied: the token grants no more",
+        ),
+    ],
+)
+def test_why_writes_are_refused_is_said_in_a_line(mounted: Mounted, writes: Writes, said: str) -> None:
+    mounted.writing = writes
+    assert text.status(snapshot(mounted)).splitlines()[8:] == [f"writes    {said}"]
 
 
 def test_four_dead_letters_and_two_providers_fit_a_screen(mounted: Mounted) -> None:
