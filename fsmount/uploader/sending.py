@@ -14,9 +14,10 @@ from collections.abc import Awaitable, Callable, Sequence
 import trio
 from msgspec.structs import replace
 
-from fsmount.errors import FileError, Refusal, RemoteError
+from fsmount.errors import FileError, Refusal, RemoteError, Unreachable
 from fsmount.model import Body, Claim, OpId, OpKind, Reason, Receipt, State, Transfer
 from fsmount.retry import GONE, asked_wait, is_asked_about
+from fsmount.uploader.beforehand import overtaken
 from fsmount.uploader.bodies import CorruptBody, Parcel, fetch, parcel, parcel_of, recorded, sealed
 from fsmount.uploader.parts import Accepted, Claimed, Parts, Request
 from fsmount.uploader.replaced import Replaced
@@ -134,7 +135,12 @@ class Sender:
 
     async def _put_alone(self, ready: Parcel) -> None:
         request = self._put_request(ready)
-        accepted = await self._flown(ready, request, lambda: self._parts.remote.put(ready.upload))
+        foreseen = await overtaken(ready.upload, self._parts.remote)
+        if foreseen is None:
+            accepted = await self._flown(ready, request, lambda: self._parts.remote.put(ready.upload))
+        else:
+            self._landed(ready)
+            accepted = await self._settler.foreseen(ready.claim, request, foreseen)
         if accepted is not None:
             self._settler.acknowledge(ready.claim, accepted, request)
 
@@ -228,17 +234,20 @@ class Sender:
         elif is_asked_about(error):
             await self._parts.connection.check()
         if self._parts.connection.usable:
-            self._go_on_smaller(parcels, status)
+            self._go_on_smaller(parcels, error)
         until = self._parts.clock.monotonic() + (asked_wait(error) or 0.0)
         with self._parts.journal.transaction():
             for ready, request in zip(parcels, requests, strict=True):
                 self._settler.give_back(ready.claim, until=until, request=request, error=error)
 
-    def _go_on_smaller(self, parcels: Sequence[Parcel], status: int) -> None:
-        if status in BULK_NOT_FOR_US:
+    def _go_on_smaller(self, parcels: Sequence[Parcel], error: RemoteError) -> None:
+        """In halves; each by itself after a silence, which would cost the others of a half a timeout once more."""
+        if isinstance(error, Refusal) and error.status in BULK_NOT_FOR_US:
             self._no_bulk_until = self._parts.clock.monotonic() + BULK_AGAIN
-        else:
-            self._company |= dict.fromkeys((ready.claim.op.op_id for ready in parcels), len(parcels) // 2)
+            return
+        silent = isinstance(error, Unreachable) and error.timed_out
+        most = 1 if silent else len(parcels) // 2
+        self._company |= dict.fromkeys((ready.claim.op.op_id for ready in parcels), most)
 
     # removals
 

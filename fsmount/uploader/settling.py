@@ -210,6 +210,13 @@ class Settler:
         self._settle(claim, request, error, verdict)
         return None
 
+    async def foreseen(self, claim: Claim, request: Request, error: RemoteError) -> Accepted | None:
+        """As ``failed`` for a request that was not made, because a look before it told that it would fail."""
+        self._parts.connection.contacted()
+        if isinstance(error, Refusal):
+            return await self.failed(claim, request, error)
+        return await self._compare(claim, request, error)
+
     async def surprised(self, claim: Claim, error: Exception) -> None:
         """An error of this program, or of its disk, concerns one op only: logged, and the op is tried again later.
 

@@ -46,8 +46,10 @@ def test_a_quiet_mount_takes_few_lines(mounted: Mounted) -> None:
         ),
         (
             Writes(allowed=WriteAccess.NOWHERE, because=Refuser.CREDENTIAL),
-            "nothing can be written (Read-only file system): the token grants no writing;"
-            " with another in its place: kill -HUP 4711",
+            (
+                "nothing can be written (Read-only file system): the token grants no writing; "
+                "with another in its place: kill -HUP 4711"
+            ),
         ),
         (
             Writes(allowed=WriteAccess.PART, places=tuple("abcde\n"), because=Refuser.CREDENTIAL),

@@ -181,6 +181,28 @@ async def test_a_batch_that_fails_as_a_whole_is_split_and_charges_only_the_culpr
     assert rig.journal.totals().failed_attempts == 8
 
 
+async def test_a_file_that_hangs_costs_those_beside_it_one_timeout(
+    autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery
+) -> None:
+    true = rig.remote.put_many
+
+    async def hanging(uploads):  # type: ignore[no-untyped-def]
+        if any(upload.path == "/hangs" for upload in uploads):
+            await trio.sleep(30)
+            raise Unreachable("no answer within 30 s", timed_out=True)
+        return await true(uploads)
+
+    rig.remote.put_many = hanging  # type: ignore[method-assign]
+    for number in range(63):
+        rig.save(f"/{number}", b"x")
+    rig.save("/hangs", b"x")
+    nursery.start_soon(rig.run)
+    await trio.sleep(32)
+    assert len(rig.remote.files) == 63
+    await rig.settled()
+    assert (rig.the_dead().op.path, len(rig.remote.files)) == ("/hangs", 63)
+
+
 @pytest.mark.parametrize("status", [403, 404, 405, 501])
 async def test_where_batches_are_refused_files_go_one_by_one(
     autojump_clock: MockClock, rig: UploadRig, nursery: trio.Nursery, status: int
