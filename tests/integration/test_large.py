@@ -84,6 +84,20 @@ def test_a_renamed_large_file_keeps_its_semantics(tmp_path: Path, server: RelayS
     assert server.http.head("raw", params={"path": "/old"}).status_code == 404
 
 
+def test_a_conflict_of_a_large_file_is_told_before_it_is_sent(tmp_path: Path, server: RelayServer) -> None:
+    server.put("/doc", "old\n")
+    with Mount(tmp_path, server) as mount:
+        mount.sh("cat $MOUNT/doc; echo pause > $MOUNT/.relay/ctl; head -c 9000000 /dev/zero > $MOUNT/doc")
+        server.put("/doc", "theirs\n")
+        sent = len(server.requests())
+        mount.sh("echo resume > $MOUNT/.relay/ctl")
+        dead = mount.dead_letter()
+        assert (dead["reason"], dead["size"]) == ("conflict", 9_000_000)
+        assert "not sent" in dead["history"][-1]["error"]
+        assert mount.out(f"cat $MOUNT/.relay/conflict/{dead['opId']}/theirs*") == "theirs\n"
+    assert not [line for line in server.requests()[sent:] if line.startswith("PUT")]
+
+
 def test_semantics_that_cannot_be_read_are_forbidden_and_nothing_is_made(tmp_path: Path, server: RelayServer) -> None:
     put_raw(server, "/old", bytes(2 * MEBIBYTE))
     with Mount(tmp_path, server) as mount:
