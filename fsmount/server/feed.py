@@ -139,8 +139,11 @@ class _Feed:
             await self._live.news()
 
     async def _page(self, socket: Socket) -> bool:
-        """Some events at one go, few where they bring much content; whether there were any."""
+        """Some events at one go, few where they bring much content; whether there were any. No checkpoint where not."""
         found = self._store.events(self._workspace, after=self._told, newest_first=False, provider=None, limit=PAGE)
+        if not found:
+            # At once: of a change between this look and the caller's wait for news nobody would hear.
+            return False
         messages: list[str] = []
         size = 0
         for event in found:
@@ -151,7 +154,7 @@ class _Feed:
             if size > SLICE:
                 break
         await socket.send(*messages)
-        return bool(found)
+        return True
 
     def _is_wanted(self, path: str) -> bool:
         if not self._filters:
