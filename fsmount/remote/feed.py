@@ -25,8 +25,8 @@ from fsmount.remote.websocket import Closed, Frame, Listener
 SHORTEST = 0.1
 LONGEST = 30.0
 """Seconds between two tries to open a socket: full jitter up to a bound that doubles."""
-STEADY = 30.0
-"""Seconds of a connection after which the next one is tried without patience."""
+STEADY = 5.0
+"""Seconds of a connection after which the next one is tried without patience: the polls in its place cost more."""
 ELSEWHERE = 300.0
 """Seconds until a server that has no live feed is asked for one again."""
 UNVERIFIED = 30.0

@@ -336,6 +336,14 @@ async def test_a_socket_that_opens_and_ends_at_once_is_tried_with_patience_too(
     assert len(live.asked) < 80
 
 
+async def test_a_socket_that_lasted_a_while_is_replaced_at_once_each_time(live: World, autojump_clock: Clock) -> None:
+    for _ in range(15):
+        await trio.sleep(10)
+        cut_at = trio.current_time()
+        await live.lives_again()
+        assert trio.current_time() - cut_at < 1
+
+
 @pytest.mark.parametrize("status", [404, 400, 501, 426, 302])
 async def test_a_server_without_live_feed_is_polled_and_seldom_asked_again(
     world: World, autojump_clock: Clock, status: int
