@@ -23,9 +23,11 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import httpx
+from msgspec import Struct
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
@@ -42,9 +44,22 @@ RECOVERY = 15.0
 EVERY = 10.0
 """Seconds between two disturbances."""
 BURST = 6000
-"""More events than the server keeps for one client."""
+"""More events than the server keeps for one client,"""
+BULK = 8192
+"""and more bytes in each than fit between the two with them."""
+SLOWEST = 5
+"""Changes that are shown one by one."""
 WITHIN = 60.0
 """Seconds after which a change counts as never seen."""
+
+
+class Change(Struct, frozen=True):
+    """One that was seen: when the server had answered it (UTC epoch), and seconds from then until a program saw it."""
+
+    kind: str
+    path: str
+    at: float
+    delay: float
 
 
 class Follow:
@@ -57,8 +72,8 @@ class Follow:
         self.random = random.Random(seed)
         self.written = {str(mount.point / "tree" / f"f{n}"): Written() for n in range(FILES)}
         self.owed = Owed(BOUND, RECOVERY)
-        self.delays: dict[str, list[float]] = {}
-        self.disturbed: list[float] = []
+        self.calm: list[Change] = []
+        self.disturbed: list[Change] = []
         self.quiet_since = 0.0
         self.counter = 0
         self._ways: dict[str, Callable[[], tuple[str, str, str]]] = {
@@ -73,10 +88,10 @@ class Follow:
         """One change, seen."""
         kind = self.random.choice(list(self._ways))
         way, path, wanted = self._ways[kind]()
-        answered = time.monotonic()
+        answered, at = time.monotonic(), time.time()
         delay = self.waiter.seen(way, path, wanted, within=WITHIN) - answered
-        calm = answered > self.quiet_since
-        (self.delays.setdefault(kind, []) if calm else self.disturbed).append(max(0.0, delay))
+        change = Change(kind, path.removeprefix(f"{self.mount.point}/"), at, max(0.0, delay))
+        (self.calm if answered > self.quiet_since else self.disturbed).append(change)
 
     def put(self, path: str, content: str) -> None:
         """Until the server has answered: it may be starting anew."""
@@ -175,7 +190,8 @@ class Follow:
         """More events than the server keeps for a reader that does not read."""
         os.kill(self.mount.pid, signal.SIGSTOP)
         try:
-            self.server.put_many({f"/burst/{n % 1000}": f"{self.counter} {n}" for n in range(BURST)})
+            for start in range(0, BURST, 1000):
+                self.server.put_many({f"/burst/{n}": f"{self.counter} {start + n:{BULK}}" for n in range(1000)})
             self._changes_meanwhile(0)
         finally:
             os.kill(self.mount.pid, signal.SIGCONT)
@@ -203,9 +219,9 @@ def run(follow: Follow, minutes: float, *, calm: bool) -> None:
 def differences(follow: Follow) -> list[str]:
     """Between the tree that the mount shows and the server's, content included."""
     server = {
-        f"{hashlib.sha256(content).hexdigest()}  .{path.removeprefix('/tree')}"
-        for path, content in follow.server.files().items()
-        if path.startswith("/tree/")
+        f"{hashlib.sha256(follow.server.get(entry.path) or b'').hexdigest()}  .{entry.path.removeprefix('/tree')}"
+        for entry in follow.server.tree("/tree")
+        if entry.type == "file"
     }
     listed = follow.mount.out("cd $MOUNT/tree && find . -type f -print0 | xargs -0 sha256sum")
     return sorted(server ^ set(listed.splitlines()))
@@ -217,14 +233,24 @@ def percentile(values: list[float], share: float) -> str:
     return f"{ordered[min(len(ordered) - 1, int(len(ordered) * share))] * 1000:8.1f}"
 
 
-def report(delays: dict[str, list[float]], disturbed: list[float]) -> None:
+def report(calm: list[Change], disturbed: list[Change]) -> None:
     """A table in milliseconds."""
-    rows = {**delays, "all": [delay for kind in delays.values() for delay in kind], "while disturbed": disturbed}
+    kinds = {kind: [change for change in calm if change.kind == kind] for kind in sorted({one.kind for one in calm})}
     print(f"{'delay in ms':16}  changes       p50      p99      max")
-    for kind, values in rows.items():
-        if values:
-            shares = " ".join(percentile(values, share) for share in (0.5, 0.99, 1))
-            print(f"{kind:16}  {len(values):7}  {shares}")
+    for name, changes in {**kinds, "all": calm, "while disturbed": disturbed}.items():
+        if changes:
+            shares = " ".join(percentile([change.delay for change in changes], share) for share in (0.5, 0.99, 1))
+            print(f"{name:16}  {len(changes):7}  {shares}")
+
+
+def report_slowest(calm: list[Change], log: str) -> None:
+    """The slowest undisturbed changes, and by what feed the mount knew of them, as its log says."""
+    said = [line.split(None, 1) for line in log.splitlines() if "changes elsewhere: " in line]
+    ways = [(datetime.fromisoformat(at).timestamp(), rest.rpartition(" ")[2]) for at, rest in said]
+    for change in sorted(calm, key=lambda change: -change.delay)[:SLOWEST]:
+        way = next((way for at, way in reversed(ways) if at <= change.at), "?")
+        when = datetime.fromtimestamp(change.at, UTC).strftime("%H:%M:%S.%f")
+        print(f"slow: {change.delay * 1000:8.1f} ms  {when}  feed {way}  {change.kind} {change.path}")
 
 
 @contextlib.contextmanager
@@ -263,7 +289,8 @@ def main() -> int:
             until(lambda: not differences(follow), "the trees are one", RECOVERY)
         wrong = [line for watcher in watchers for line in judged(watcher.sights, follow.written, follow.owed)]
         wrong += differences(follow)
-        report(follow.delays, follow.disturbed)
+        report(follow.calm, follow.disturbed)
+        report_slowest(follow.calm, mount.out("cat $MOUNT/.relay/log"))
         sights = [sight for watcher in watchers for sight in watcher.sights]
         errors = sum(sight.seen.startswith("!") for sight in sights)
         print(f"reads: {len(sights)}, of them errors: {errors}; wrong: {len(wrong)}", *wrong[:20], sep="\n")
