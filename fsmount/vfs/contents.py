@@ -15,6 +15,7 @@ from contextlib import suppress
 from typing import Protocol
 
 import trio
+from msgspec import Struct
 
 from fsmount.connection import Connection
 from fsmount.errors import FileError, Refusal, RemoteError, Unreachable
@@ -134,6 +135,10 @@ class Contents:
     def known_size(self, at: AtRemote) -> int | None:
         """The same if it is known already."""
         return self._cache.total(at.path, version_of(at))
+
+    def closed(self, at: AtRemote) -> None:
+        """Nobody has that version open any more: what the cache keeps of it is no longer in memory too."""
+        self._recent.let_go(at)
 
     async def copy(self, at: AtRemote, draft: Draft) -> None:
         """Writes the whole version into ``draft``; raises as ``read`` does, and OSError when the disk is full.
@@ -282,15 +287,16 @@ class _Recent:
 
     def __init__(self) -> None:
         self._whole: tuple[AtRemote, Chunk] | None = None
-        self._chunks: OrderedDict[tuple[AtRemote, int], Chunk] = OrderedDict()
+        self._files: OrderedDict[AtRemote, dict[int, _Block]] = OrderedDict()
+        """By where they begin; the file of which one came last is the last one, and the newest block its last."""
         self._bytes = 0
 
     def read(self, at: AtRemote, offset: int, size: int) -> bytes | None:
         """``size`` bytes, fewer at the end of the file; None where not all of them are in one piece here."""
-        block = self._chunks.get((at, offset // BLOCK * BLOCK))
-        if block is None and self._whole is not None and self._whole[0] == at:
-            block = self._whole[1]
-        return None if block is None else _part(block, offset, size)
+        block = self._files.get(at, _NO_BLOCKS).get(offset // BLOCK * BLOCK)
+        if block is not None:
+            return _part(block.chunk, offset, size)
+        return _part(self._whole[1], offset, size) if self._whole is not None and self._whole[0] == at else None
 
     def keep(self, at: AtRemote, chunk: Chunk, *, cached: bool = False) -> None:
         """The newest; what is too long to be one of several takes the place of another such one, unless it is
@@ -300,12 +306,36 @@ class _Recent:
             if not cached and len(chunk.data) <= WHOLE:
                 self._whole = at, chunk
             return
-        before = self._chunks.pop((at, chunk.start), None)
-        self._chunks[at, chunk.start] = chunk
-        self._bytes += len(chunk.data) - (0 if before is None else len(before.data))
+        self._drop(at, chunk.start)
+        self._files.setdefault(at, {})[chunk.start] = _Block(chunk, cached=cached)
+        self._files.move_to_end(at)
+        self._bytes += len(chunk.data)
         while self._bytes > HELD:
-            _, oldest = self._chunks.popitem(last=False)
-            self._bytes -= len(oldest.data)
+            oldest, blocks = next(iter(self._files.items()))
+            self._drop(oldest, next(iter(blocks)))
+
+    def let_go(self, at: AtRemote) -> None:
+        """What the cache has as well."""
+        for start in [start for start, block in self._files.get(at, _NO_BLOCKS).items() if block.cached]:
+            self._drop(at, start)
+
+    def _drop(self, at: AtRemote, start: int) -> None:
+        blocks = self._files.get(at, _NO_BLOCKS)
+        block = blocks.pop(start, None)
+        if block is not None:
+            self._bytes -= len(block.chunk.data)
+            if not blocks:
+                del self._files[at]
+
+
+class _Block(Struct, frozen=True):
+    """A chunk, and whether the cache has it too."""
+
+    chunk: Chunk
+    cached: bool
+
+
+_NO_BLOCKS: dict[int, _Block] = {}
 
 
 class _Fetch:

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 
 import trio
 from msgspec import Struct
-from msgspec.structs import replace
 
 from fsmount.errors import FileError, RemoteError
 from fsmount.model import ABSENT, Base, Kind, RemotePath, is_below, join, name_of, parent_of
@@ -20,7 +19,7 @@ from fsmount.vfs.inodes import Node
 from fsmount.vfs.keeping import keep_directory, keep_mtime
 from fsmount.vfs.listings import NOTHING, Listing
 from fsmount.vfs.overlay import Ledger
-from fsmount.vfs.shown import Shown
+from fsmount.vfs.shown import Shown, altered
 from fsmount.vfs.tree import Tree
 
 AT_ONCE = 8
@@ -158,7 +157,7 @@ class Directories:
             if node.draft is not None:
                 self._ledger.move_draft(node.draft.draft.draft_id, path, base)
                 if node.shown is not None and not node.draft.local:
-                    node.shown = replace(node.shown, base=base)
+                    node.shown = altered(node.shown, base=base)
 
     def _keep_directories(self, old: RemotePath, new: RemotePath, below: Iterable[Below]) -> None:
         """Those of which nobody else knows under their new name: nothing that is sent lies in them."""

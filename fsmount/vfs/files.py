@@ -23,7 +23,7 @@ from fsmount.vfs.handles import Handle, OpenDraft
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.lasting import sync_what_replaces
 from fsmount.vfs.overlay import Ledger
-from fsmount.vfs.shown import Shown, Unsent
+from fsmount.vfs.shown import AtRemote, Merged, Unsent
 from fsmount.vfs.tree import Tree
 from fsmount.vfs.writethrough import WriteThrough
 from fsmount.vfs.xattrs import content_type
@@ -116,6 +116,8 @@ class Files:
                 await self._write_down(node)
         finally:
             node.handles -= 1
+            if not node.handles and isinstance(handle.version, AtRemote):
+                self._tree.contents.closed(handle.version)
             self._tree.inodes.settle(node)
 
     async def _write_down(self, node: Node) -> None:
@@ -357,7 +359,7 @@ class Files:
             raise FileError(errno.ESTALE, node.name)
         self._tree.show(
             node,
-            Shown(
+            Merged(
                 kind=Kind.FILE, size=body.size, mode=shown.mode, uid=shown.uid, gid=shown.gid, mtime=draft.mtime,
                 content=Unsent(body), base=base, op_id=op_id, local=op_id is None,
             ),

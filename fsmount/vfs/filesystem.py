@@ -26,7 +26,7 @@ from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.problems import Problems
 from fsmount.vfs.promises import Promises
 from fsmount.vfs.renames import Renames
-from fsmount.vfs.shown import AtRemote, Shown
+from fsmount.vfs.shown import AtRemote, Merged, Shown, altered
 from fsmount.vfs.tree import Tree
 from fsmount.vfs.writethrough import WriteThrough
 from fsmount.vfs.xattrs import ExtendedAttributes
@@ -85,7 +85,7 @@ class Filesystem:
         local = self.tree.overlay.is_litter(path, self.tree.held(parent))
         self._permitted(path, local=local)
         node = self.tree.inodes.node(parent, name, Kind.FILE)
-        node.shown = Shown(kind=Kind.FILE, size=0, mode=mode, uid=uid, gid=gid, mtime=self._clock.now(), local=local)
+        node.shown = Merged(kind=Kind.FILE, size=0, mode=mode, uid=uid, gid=gid, mtime=self._clock.now(), local=local)
         self._forget_stale(path)
         base = self._ledger.inherited(path) or ABSENT
         if local:
@@ -114,7 +114,7 @@ class Filesystem:
         path = join(self.tree.path(parent), name)
         self._ledger.cancel_rmdir(path)
         node = self.tree.inodes.node(parent, name, Kind.DIRECTORY)
-        node.shown = Shown(kind=Kind.DIRECTORY, size=0, mode=mode, uid=uid, gid=gid, mtime=self._clock.now())
+        node.shown = Merged(kind=Kind.DIRECTORY, size=0, mode=mode, uid=uid, gid=gid, mtime=self._clock.now())
         self._renames.keep_directory(self.tree.path(parent))
         self._ledger.keep(
             LocalNode(path=path, kind=Kind.DIRECTORY, mode=mode, uid=uid, gid=gid, mtime=node.shown.mtime)
@@ -131,7 +131,7 @@ class Filesystem:
         path = join(self.tree.path(parent), name)
         node = self.tree.inodes.node(parent, name, Kind.SYMLINK)
         now = self._clock.now()
-        node.shown = Shown(
+        node.shown = Merged(
             kind=Kind.SYMLINK, size=len(target), mode=0o777, uid=uid, gid=gid, mtime=now, local=True, target=target
         )
         with self._ledger.transaction():
@@ -231,7 +231,7 @@ class Filesystem:
         shown = node.shown or self.tree.overlay.root()
         given: dict[str, int | None] = {"mode": mode, "uid": uid, "gid": gid}
         changed = {key: value for key, value in given.items() if value is not None and value != getattr(shown, key)}
-        node.shown = replace(shown, **changed, mtime=shown.mtime if mtime is None else mtime)
+        node.shown = altered(shown, **changed, mtime=shown.mtime if mtime is None else mtime)
         draft = node.draft
         if draft is not None and mtime is not None:
             draft.mtime = mtime
@@ -269,7 +269,7 @@ class Filesystem:
         if kept is not None and kept.kind is Kind.DIRECTORY and now - (kept.mtime or 0) > 1.0:
             self._ledger.keep(replace(kept, mtime=now))
             if parent.shown is not None:
-                parent.shown = replace(parent.shown, mtime=now)
+                parent.shown = altered(parent.shown, mtime=now)
 
     def _writable(self) -> None:
         """Raises FileError EROFS where nothing is written."""

@@ -12,7 +12,6 @@ from __future__ import annotations
 from typing import TypeVar
 
 from msgspec import Struct
-from msgspec.structs import replace
 
 from fsmount.errors import FileError
 from fsmount.model import Base, Change, Digest, Entry, Kind, Op, Reason, RemotePath, is_below, name_of, parent_of
@@ -20,7 +19,7 @@ from fsmount.ports import Clock
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.listings import Listing
 from fsmount.vfs.overlay import Ledger
-from fsmount.vfs.shown import AtRemote
+from fsmount.vfs.shown import AtRemote, altered
 from fsmount.vfs.tree import Tree
 
 WINDOW = 5.0
@@ -170,9 +169,9 @@ class Followed:
             self._tree.inodes.move(node, directory, name_of(new))
         shown = node.shown
         if isinstance(shown.content, AtRemote) and Base(shown.content.revision, shown.content.digest).like(before):
-            shown = replace(shown, content=AtRemote(new, now.revision or shown.content.revision, now.digest))
+            shown = altered(shown, content=AtRemote(new, now.revision or shown.content.revision, now.digest))
         if shown.base.like(before):
-            shown = replace(shown, base=now)
+            shown = altered(shown, base=now)
         self._tree.show(node, shown)
 
     def _overtaken(self, path: RemotePath) -> Node | None:

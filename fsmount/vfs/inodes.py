@@ -21,6 +21,8 @@ from fsmount.vfs.shown import Content, Shown
 ROOT_INO = Ino(1)
 CONTROL = 1 << 62
 """Numbers from here on belong to ``.relay``."""
+LARGEST = (1 << 60) - 1
+"""The largest of the others: one more bit, and Python would keep each in a third word."""
 
 _NONE: dict[str, Node] = {}
 
@@ -152,7 +154,7 @@ class Inodes:
         """Made from the path, so that it is the same after a remount; another one while an older file has it."""
         for generation in range(1 << 20):
             digest = blake2b(f"{generation}:{path}".encode("utf-8", "surrogateescape"), digest_size=8).digest()
-            number = int.from_bytes(digest) & (CONTROL - 1)
+            number = int.from_bytes(digest) & LARGEST
             if number > ROOT_INO and number not in self._by_ino:
                 return Ino(number)
         raise FileError(errno.ENFILE, f"no inode number left for {path}")

@@ -23,13 +23,14 @@ from fsmount.model import (
     Problem,
     Record,
     RemotePath,
+    Revision,
     ancestors,
     join,
     name_of,
 )  # fmt: skip
 from fsmount.ports import Attributes, Journal
 from fsmount.vfs.listings import Listing, Listings
-from fsmount.vfs.shown import AtRemote, Content, Shown, Unsent
+from fsmount.vfs.shown import AtRemote, Content, Listed, Merged, Shown, Unsent, Usual
 
 RELAY = ".relay"
 """The name of the control tree, in the mount's root."""
@@ -51,8 +52,8 @@ class Overlay:
         self._ledger = ledger
         self._listings = listings
         self._relay = join(config.remote.root, RELAY)
-        # One number for all: a new one for each file would be kept a hundred thousand times.
         self._modes = {full: full & ~config.umask for full in (0o666, 0o777)}
+        self._usual = Usual(self._modes[0o666], config.uid, config.gid)
         self._hidden: set[RemotePath] = set()
         """Files behind which something of the remote lies, as far as anything told of it."""
         self._clashes: set[RemotePath] = set()
@@ -110,11 +111,7 @@ class Overlay:
         if entry is not None and entry.kind is Kind.DIRECTORY:
             return None if self.emptied(path) else self._directory(node, entry)
         if entry is not None and entry.revision is not None:
-            return self._file(
-                node, size=entry.size, mtime=_mtime(node, entry),
-                content=AtRemote(entry.path, entry.revision, entry.digest),
-                base=Base(entry.revision, entry.digest),
-            )  # fmt: skip
+            return self._listed(node, entry, entry.revision)
         if self._ledger.implies_directory(path) if implied is None else implied:
             return self._directory(node, None)
         return None
@@ -165,7 +162,7 @@ class Overlay:
     def _link(self, node: LocalNode) -> Shown:
         _, uid, gid = self._owner(node, 0o777)
         target = node.target or b""
-        return Shown(
+        return Merged(
             kind=Kind.SYMLINK, size=len(target), mode=0o777, uid=uid, gid=gid, mtime=node.mtime or 0.0, local=True,
             target=target,
         )  # fmt: skip
@@ -188,12 +185,20 @@ class Overlay:
             op_id=op.op_id,
         )  # fmt: skip
 
+    def _listed(self, node: LocalNode | None, entry: Entry, revision: Revision) -> Shown:
+        if node is None:
+            return Listed(entry, self._usual)
+        return self._file(
+            node, size=entry.size, mtime=_mtime(node, entry), content=AtRemote(entry.path, revision, entry.digest),
+            base=Base(revision, entry.digest),
+        )  # fmt: skip
+
     def _file(
         self, node: LocalNode | None, *, size: int | None, mtime: float, content: Content | None, base: Base = ABSENT,
         op_id: OpId | None = None, local: bool = False,
     ) -> Shown:  # fmt: skip
         mode, uid, gid = self._owner(node, 0o666)
-        return Shown(
+        return Merged(
             kind=Kind.FILE,
             size=size,
             mode=mode,
@@ -209,7 +214,7 @@ class Overlay:
     def _directory(self, node: LocalNode | None, entry: Entry | None) -> Shown:
         mode, uid, gid = self._owner(node, 0o777)
         mtime = node.mtime if node is not None and node.mtime is not None else entry.mtime if entry is not None else 0.0
-        return Shown(kind=Kind.DIRECTORY, size=0, mode=mode, uid=uid, gid=gid, mtime=mtime or self._started_at)
+        return Merged(kind=Kind.DIRECTORY, size=0, mode=mode, uid=uid, gid=gid, mtime=mtime or self._started_at)
 
     def _owner(self, node: LocalNode | None, full: int) -> tuple[int, int, int]:
         mode = self._modes[full] if node is None or node.mode is None else node.mode

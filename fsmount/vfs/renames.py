@@ -10,7 +10,6 @@ from __future__ import annotations
 import errno
 
 import trio
-from msgspec.structs import replace
 
 from fsmount.config import Config
 from fsmount.errors import FileError
@@ -22,7 +21,7 @@ from fsmount.vfs.inodes import Node
 from fsmount.vfs.keeping import keep_directory, keep_mtime
 from fsmount.vfs.lasting import sync_what_replaces
 from fsmount.vfs.overlay import Ledger
-from fsmount.vfs.shown import AtRemote, Unsent
+from fsmount.vfs.shown import AtRemote, Unsent, altered
 from fsmount.vfs.tree import Tree
 from fsmount.vfs.xattrs import content_type
 
@@ -141,7 +140,7 @@ class Renames:
         if draft is None or draft.journalled:
             self._tree.look_again(node)
         elif node.shown is not None:
-            node.shown = replace(node.shown, base=base if inherited is None else inherited)
+            node.shown = altered(node.shown, base=base if inherited is None else inherited)
 
     def _to_litter(self, node: Node, target: Node | None, parent: Node, name: str, body: Body) -> None:
         """A file becomes an editor's backup, whose bytes are here by now; the delete of the old name waits for a new
@@ -161,7 +160,7 @@ class Renames:
         self._files.keep_here(node)
         if shown is not None:
             self._tree.show(
-                node, replace(shown, content=Unsent(body), base=ABSENT, local=True, op_id=None, size=body.size)
+                node, altered(shown, content=Unsent(body), base=ABSENT, local=True, op_id=None, size=body.size)
             )
 
     async def _brought(self, node: Node) -> Body:
@@ -220,7 +219,7 @@ class Renames:
         self._ledger.forget(old)
         self._tree.inodes.move(node, parent, name)
         if shown is not None:
-            node.shown = replace(shown, base=self._ledger.inherited(new) or base, local=False)
+            node.shown = altered(shown, base=self._ledger.inherited(new) or base, local=False)
         if draft is None or draft.journalled:
             self._tree.look_again(node)
 

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from typing import TypeVar
 
 import trio
-from msgspec.structs import replace
 
 from fsmount.config import Config
 from fsmount.errors import FileError, RemoteError
@@ -22,7 +21,7 @@ from fsmount.vfs.contents import Contents
 from fsmount.vfs.inodes import Inodes, Node
 from fsmount.vfs.listings import NOTHING, Listing, Listings, is_text
 from fsmount.vfs.overlay import Ledger, Overlay
-from fsmount.vfs.shown import AtRemote, Shown, Unsent
+from fsmount.vfs.shown import AtRemote, Shown, Unsent, altered, measured
 
 T = TypeVar("T")
 NAME_MAX = 255
@@ -161,15 +160,14 @@ class Tree:
 
     def show(self, node: Node, shown: Shown) -> None:
         """The node stands for ``shown`` from now on."""
-        if node.shown is not None and node.shown.content != shown.content and node.source is not None:
+        if node.source is not None and node.shown is not None and node.shown.content != shown.content:
             node.source.close()
             node.source = None
-        content = shown.content
-        if shown.size is None and isinstance(content, AtRemote):
-            if node.shown is not None and node.shown.content == shown.content:
-                shown = replace(shown, size=node.shown.size)
+        if shown.size is None and isinstance(content := shown.content, AtRemote):
+            if node.shown is not None and node.shown.content == content:
+                shown = measured(shown, node.shown.size)
             if shown.size is None:
-                shown = replace(shown, size=self.contents.known_size(content))
+                shown = measured(shown, self.contents.known_size(content))
         node.shown = shown
 
     # a whole directory
@@ -243,7 +241,7 @@ class Tree:
         if shown is None or other:
             return
         size = node.shown.size if node.shown is not None else None
-        self.show(node, shown if shown.size is not None else replace(shown, size=size))
+        self.show(node, shown if shown.size is not None else measured(shown, size))
 
     # attributes
 
@@ -321,8 +319,8 @@ class Tree:
             raise FileError(errno.EIO, f"{self.path(node)}: its content is at an unknown revision")
         size = await self.fetched(node, shown.content, self.contents.size)
         if node.shown is not None and not _another_version(node.shown, shown):
-            node.shown = replace(node.shown, size=size)
-        return replace(shown, size=size)
+            node.shown = measured(node.shown, size)
+        return measured(shown, size)
 
     def _attr(self, node: Node, shown: Shown) -> Attr:
         draft = node.draft
@@ -379,7 +377,7 @@ class Tree:
                     node.kept = shown.content
                 self.show(node, shown)
         elif node.draft is not None or isinstance(content, Unsent):
-            node.shown = replace(node.shown, base=base)
+            node.shown = altered(node.shown, base=base)
 
 
 def _stands_for_the_remote(node: Node) -> bool:

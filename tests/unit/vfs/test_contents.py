@@ -61,6 +61,17 @@ async def test_a_block_is_fetched_once_and_the_next_ahead_of_its_reader(
     assert reader.contents.bytes_down == len(LARGE)
 
 
+@pytest.mark.parametrize(("limit", "hits"), [(1 << 30, 1), (1 << 20, 0)], ids=["cached", "larger than the cache"])
+async def test_what_the_cache_keeps_leaves_memory_with_its_last_reader(tmp_path: Path, limit: int, hits: int) -> None:
+    reader = Reader(tmp_path, limit=limit)
+    at = reader.write()
+    first = await reader.contents.read(at, 0, PIECE)
+    assert (await reader.contents.read(at, 0, PIECE), reader.cache.hits) == (first, 0)
+    reader.contents.closed(at)
+    assert (await reader.contents.read(at, 0, PIECE), reader.cache.hits) == (first, hits)
+    assert reader.remote.calls["read"] == 1
+
+
 async def test_while_one_block_is_read_the_next_is_under_way(tmp_path: Path, nursery: trio.Nursery) -> None:
     reader = Reader(tmp_path)
     at = reader.write()
