@@ -21,7 +21,7 @@ from fsmount import __version__, registry
 from fsmount.app.beneath import names_beneath, problems_beneath
 from fsmount.app.commands import Decisions
 from fsmount.app.following import Following
-from fsmount.app.process import allow_descriptors, keep_memory_private, return_memory
+from fsmount.app.process import allow_descriptors, keep_memory_private, settle_memory
 from fsmount.app.providers import Providers
 from fsmount.app.recovery import opened, problems_apart, recover, unresolved
 from fsmount.app.reload import Reload, policy_of, timing_of
@@ -72,7 +72,7 @@ def run(config: Config, ready: Callable[[str], None], reload: Callable[[], Confi
     Raises FsmountError if it cannot be mounted; a first mount that fails leaves nothing behind.
     """
     allow_descriptors()
-    return_memory()
+    settle_memory()
     if not config.debug:
         keep_memory_private()
     # Until somebody listens for it, a terminal that closes must not end what is starting.

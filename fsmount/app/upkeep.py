@@ -1,4 +1,4 @@
-"""What a daemon tidies up beside its work: bodies that no op needs, discarded ops whose time or room is over.
+"""What a daemon tidies up beside its work: bodies that no op needs, discarded ops whose time or room is over, memory.
 
 Invariant: nothing here runs in the transaction that let go of something, and a full disk only puts it off.
 """
@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import trio
 
+from fsmount.app.process import return_memory
 from fsmount.app.recovery import remove_released
 from fsmount.app.retention import Retention
 from fsmount.config import Config
@@ -23,6 +24,8 @@ RECOUNT = 60.0
 """Seconds between two looks where nothing more was given up: some may have been purged, or tried again."""
 GATHER = 0.2
 """Seconds between two removals of bodies: each costs a flush of the journal."""
+SHRINK = 10.0
+"""Seconds between two returns of memory."""
 
 
 class Upkeep:
@@ -46,6 +49,7 @@ class Upkeep:
             nursery.start_soon(self._sweep)
             nursery.start_soon(self._retention.run)
             nursery.start_soon(self._keep_room)
+            nursery.start_soon(self._shrink)
 
     def _note_change(self) -> None:
         changed, self._changed = self._changed, trio.Event()
@@ -75,6 +79,13 @@ class Upkeep:
             await trio.to_thread.run_sync(self._journal.keep_reserve)
             await changed.wait()
             await trio.sleep(ROOM)
+
+    @staticmethod
+    async def _shrink() -> None:
+        """What a large file took is not held for the next one, which may never come."""
+        while True:
+            await trio.sleep(SHRINK)
+            await trio.to_thread.run_sync(return_memory)
 
     def _look_at_discarded(self) -> None:
         totals, now = self._journal.totals(), self._clock.monotonic()

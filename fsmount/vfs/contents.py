@@ -30,6 +30,8 @@ memory: longer ones would cost more of it than they save.
 """
 SUBTREE = 8 * 1024 * 1024
 """Bytes that a subtree may hold to be fetched in one request."""
+LONG = 256 * 1024
+"""Bytes that are stored in a thread, while the loop serves others."""
 HELD = 3 * BLOCK
 """Bytes of lately fetched blocks in memory, for a reader of what the cache does not keep: the one that it reads, the
 one ahead, and the one before, of which the kernel may still want some.
@@ -206,6 +208,7 @@ class Contents:
             finally:
                 del self._under_way[key]
                 fetch.done.set()
+            await self._store(at, fetch.chunk)
             return fetch.chunk
         await fetch.done.wait()
         if fetch.chunk is not None:
@@ -249,9 +252,17 @@ class Contents:
         if not _is_same(at, found):
             self._cache.store(at.path, version_of(found), chunk)
             raise FileError(errno.ESTALE, f"{at.path}: the remote has {chunk.revision} now, {at.revision} was opened")
-        cached = self._cache.store(at.path, version_of(at), chunk)
-        self._recent.keep(at, chunk, cached=cached)
+        self._recent.keep(at, chunk)
         return chunk
+
+    async def _store(self, at: AtRemote, chunk: Chunk) -> None:
+        """Keeps in the cache what is in memory already. A checkpoint where it is long, which nobody else waits for."""
+        if len(chunk.data) < LONG:
+            cached = self._cache.store(at.path, version_of(at), chunk)
+        else:
+            cached = await trio.to_thread.run_sync(self._cache.store, at.path, version_of(at), chunk)
+        if cached:
+            self._recent.is_cached(at, chunk)
 
 
 def version_of(at: AtRemote) -> str:
@@ -298,21 +309,26 @@ class _Recent:
             return _part(block.chunk, offset, size)
         return _part(self._whole[1], offset, size) if self._whole is not None and self._whole[0] == at else None
 
-    def keep(self, at: AtRemote, chunk: Chunk, *, cached: bool = False) -> None:
-        """The newest; what is too long to be one of several takes the place of another such one, unless it is
-        ``cached``.
-        """
+    def keep(self, at: AtRemote, chunk: Chunk) -> None:
+        """The newest; what is too long to be one of several takes the place of another such one."""
         if len(chunk.data) > BLOCK:
-            if not cached and len(chunk.data) <= WHOLE:
+            if len(chunk.data) <= WHOLE:
                 self._whole = at, chunk
             return
         self._drop(at, chunk.start)
-        self._files.setdefault(at, {})[chunk.start] = _Block(chunk, cached=cached)
+        self._files.setdefault(at, {})[chunk.start] = _Block(chunk, cached=False)
         self._files.move_to_end(at)
         self._bytes += len(chunk.data)
         while self._bytes > HELD:
             oldest, blocks = next(iter(self._files.items()))
             self._drop(oldest, next(iter(blocks)))
+
+    def is_cached(self, at: AtRemote, chunk: Chunk) -> None:
+        """The cache has that one too; what came whole and is long is not held then."""
+        if self._whole is not None and self._whole[1] is chunk:
+            self._whole = None
+        if chunk.start in self._files.get(at, _NO_BLOCKS):
+            self._files[at][chunk.start] = _Block(chunk, cached=True)
 
     def let_go(self, at: AtRemote) -> None:
         """What the cache has as well."""
