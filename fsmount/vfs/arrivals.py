@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 
 import trio
-from msgspec.structs import replace
 
 from fsmount.model import (
     ROOT,
@@ -37,7 +36,7 @@ from fsmount.vfs.followed import Followed
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.promises import Promises
-from fsmount.vfs.shown import AtRemote
+from fsmount.vfs.shown import AtRemote, altered
 from fsmount.vfs.tree import Tree
 
 OWN = 20_000
@@ -233,7 +232,7 @@ class Arrivals:
         """What is unsent, of that file or of all, and what these nodes' handles may still write."""
         for node in nodes:
             if node is not None and node.shown is not None and (node.handles or node.draft is not None):
-                node.shown = replace(node.shown, base=node.shown.base.doubted)
+                node.shown = altered(node.shown, base=node.shown.base.doubted)
         return self._ledger.doubt_bases(path)
 
     def refresh(self, path: RemotePath) -> None:
