@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fsmount.errors import RemoteError
 from fsmount.model import Attr, Ino
 from fsmount.vfs.inodes import CONTROL, Node
-from fsmount.vfs.listings import NOTHING
+from fsmount.vfs.listing import NOTHING
 from fsmount.vfs.shown import Shown
 
 

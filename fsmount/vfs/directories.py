@@ -17,7 +17,7 @@ from fsmount.errors import FileError, RemoteError
 from fsmount.model import ABSENT, Base, Kind, RemotePath, is_below, join, name_of, parent_of
 from fsmount.vfs.inodes import Node
 from fsmount.vfs.keeping import keep_directory, keep_mtime
-from fsmount.vfs.listings import NOTHING, Listing
+from fsmount.vfs.listing import NOTHING, Listing
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import Shown, altered
 from fsmount.vfs.tree import Tree

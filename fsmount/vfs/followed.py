@@ -17,7 +17,7 @@ from fsmount.errors import FileError
 from fsmount.model import Base, Change, Digest, Entry, Kind, Op, Reason, RemotePath, is_below, name_of, parent_of
 from fsmount.ports import Clock
 from fsmount.vfs.inodes import Node
-from fsmount.vfs.listings import Listing
+from fsmount.vfs.listing import Listing
 from fsmount.vfs.overlay import Ledger
 from fsmount.vfs.shown import AtRemote, altered
 from fsmount.vfs.tree import Tree

@@ -20,6 +20,7 @@ from fsmount.connection import Connection
 from fsmount.errors import RemoteError, Unreachable
 from fsmount.model import ROOT, ConnectionState, Entry, Feed, Kind, RemotePath, ancestors, is_below, name_of, parent_of
 from fsmount.ports import Clock, KnownListings, Remote
+from fsmount.vfs.listing import Listing, Request, files_in, is_file
 
 MAX_ENTRIES = 400_000
 """Entries held in memory; whole directories that were not looked at for longest go first."""
@@ -30,35 +31,6 @@ BURST = 60.0
 """Seconds in which deletes count together."""
 SMALL = 10
 """Half of a tree of which nobody minds so few."""
-
-
-class Listing:
-    """One directory: its names, when (monotonic) the remote last confirmed them, until when they are taken to be
-    current, which names are ``suspect`` because something changed there since, and which of them may have gone.
-    """
-
-    __slots__ = ("confirmed_at", "doubtful", "entries", "expires", "suspect")
-
-    def __init__(self, entries: dict[str, Entry], confirmed_at: float, expires: float) -> None:
-        self.entries = entries
-        self.confirmed_at = confirmed_at
-        self.expires = expires
-        self.doubtful: set[str] = set()
-        self.suspect: set[str] = set()
-
-    def is_current(self, name: str | None, now: float) -> bool:
-        """Whether it tells what stands under ``name`` (None: under all names)."""
-        if self.expires <= now:
-            return False
-        return name not in self.suspect if name is not None else not self.suspect
-
-    def is_outdated(self, name: str) -> bool:
-        """Whether something is known to have changed under the name: it is not only old."""
-        return name in self.suspect or self.expires <= self.confirmed_at
-
-
-NOTHING = Listing({}, 0.0, 0.0)
-"""The listing of a directory of which nothing is known."""
 
 
 class Listings:
@@ -90,7 +62,7 @@ class Listings:
         self._files = 0
         self._files_before = 0
         self._braked_at = float("-inf")
-        self._under_way: dict[RemotePath, _Request] = {}
+        self._under_way: dict[RemotePath, Request] = {}
         self.changes = 0
         """Grows with every change of what is held."""
 
@@ -108,7 +80,7 @@ class Listings:
         """The same; an empty one of a directory that a current listing above shows to be absent."""
         return self.fresh(directory, name) or self._known_absent(directory)
 
-    def held(self, directory: RemotePath, _name: str | None = None) -> Listing | None:
+    def held(self, directory: RemotePath) -> Listing | None:
         """The listing even if it has expired."""
         return self._held.get(directory)
 
@@ -146,13 +118,13 @@ class Listings:
     def _remembers(self, directory: RemotePath) -> bool:
         """Whether ``_remembered`` may have something."""
         kept = self._known is not None and self._known.has(directory)
-        return kept or self._absent(directory, self.held) is not None
+        return kept or self._was_absent(directory) is not None
 
     async def _remembered(self, directory: RemotePath) -> Listing | None:
         """Of a directory that was not listed: what a former run knew, or nothing of one that was not there when what
         is above it was listed, as one that was made here since. A checkpoint.
         """
-        return await self._recalled(directory) or self._absent(directory, self.held)
+        return await self._recalled(directory) or self._was_absent(directory)
 
     async def _recalled(self, directory: RemotePath) -> Listing | None:
         """What a former run knew of a directory that this one has not seen: expired, and as old as it is.
@@ -205,23 +177,16 @@ class Listings:
 
     def _known_absent(self, directory: RemotePath) -> Listing | None:
         """Where a current listing above shows that there is no such directory: a new one costs no request."""
-        return self._absent(directory, self.fresh)
+        return _absent(directory, self.fresh)
 
-    @staticmethod
-    def _absent(directory: RemotePath, listing: Callable[[RemotePath, str], Listing | None]) -> Listing | None:
-        """An empty listing of a directory that a ``listing`` above it shows to be absent, as old as that one."""
-        while directory != ROOT:
-            above = listing(parent_of(directory), name_of(directory))
-            if above is not None:
-                known = name_of(directory) in above.entries
-                return None if known else Listing({}, above.confirmed_at, above.expires)
-            directory = parent_of(directory)
-        return None
+    def _was_absent(self, directory: RemotePath) -> Listing | None:
+        """The same from listings that may have expired."""
+        return _absent(directory, lambda above, _: self._held.get(above))
 
     async def _ask(self, directory: RemotePath) -> Listing:
         request = self._under_way.get(directory)
         if request is None:
-            request = self._under_way[directory] = _Request()
+            request = self._under_way[directory] = Request()
             try:
                 request.answer = await self._fetch(directory, request)
             except RemoteError as error:
@@ -238,7 +203,7 @@ class Listings:
             raise request.error.with_traceback(None)
         return await self._ask(directory)
 
-    async def _fetch(self, directory: RemotePath, request: _Request) -> Listing:
+    async def _fetch(self, directory: RemotePath, request: Request) -> Listing:
         try:
             found = await self._remote.listing(directory)
         except (Unreachable, trio.Cancelled):
@@ -267,13 +232,13 @@ class Listings:
         self.changes += 1
         before = self._held.pop(directory, None)
         self._entries += len(listing.entries) - (len(before.entries) if before is not None else 0)
-        self._files += _files_in(listing) - _files_in(before)
+        self._files += files_in(listing) - files_in(before)
         self._held[directory] = listing
         self._note(directory)
         while self._entries > MAX_ENTRIES and len(self._held) > 1:
             _, dropped = self._held.popitem(last=False)
             self._entries -= len(dropped.entries)
-            self._files -= _files_in(dropped)
+            self._files -= files_in(dropped)
 
     def brake(self, most: int) -> int:
         """How many deletes within a minute are too many: ``most``, or half of the files that were known when they began
@@ -326,7 +291,7 @@ class Listings:
         if entry is not None:
             listing.entries[name_of(path)] = entry
         self._entries += (entry is not None) - (before is not None)
-        self._files += _is_file(entry) - _is_file(before)
+        self._files += is_file(entry) - is_file(before)
         if entry is None:
             self._directory_vanishes(parent_of(path), listing)
 
@@ -420,36 +385,17 @@ class Listings:
             listing.expires = min(listing.expires, now + self._ttl)
 
 
-def _is_file(entry: Entry | None) -> bool:
-    return entry is not None and entry.kind is Kind.FILE
-
-
-def _files_in(listing: Listing | None) -> int:
-    return 0 if listing is None else sum(map(_is_file, listing.entries.values()))
-
-
 def is_text(name: str) -> bool:
     """Whether the bytes of the name are UTF-8: no other name can stand at a remote or in the journal."""
     return name.isascii() or not any("\ud800" <= character <= "\udfff" for character in name)
 
 
-class _Request:
-    """A listing under way, its waiters, and what happened meanwhile: ops of ours on the ``touched`` names (``learned``
-    is what we delivered or removed), changes that were reported of the ``changed`` ones, or anything anywhere
-    (``outdated``).
-    """
-
-    __slots__ = ("answer", "changed", "done", "error", "learned", "outdated", "touched")
-
-    def __init__(self) -> None:
-        self.done = trio.Event()
-        self.answer: Listing | None = None
-        self.error: RemoteError | None = None
-        self.touched: set[str] = set()
-        self.learned: dict[str, Entry | None] = {}
-        self.changed: set[str] = set()
-        self.outdated = False
-
-    def is_outdated(self, name: str | None) -> bool:
-        """Whether its answer may be older than what is known of ``name`` (None: of any name)."""
-        return self.outdated or (bool(self.changed) if name is None else name in self.changed)
+def _absent(directory: RemotePath, listing: Callable[[RemotePath, str], Listing | None]) -> Listing | None:
+    """An empty listing of a directory that a ``listing`` above it shows to be absent, as old as that one."""
+    while directory != ROOT:
+        above = listing(parent_of(directory), name_of(directory))
+        if above is not None:
+            known = name_of(directory) in above.entries
+            return None if known else Listing({}, above.confirmed_at, above.expires)
+        directory = parent_of(directory)
+    return None

@@ -29,7 +29,8 @@ from fsmount.model import (
     name_of,
 )  # fmt: skip
 from fsmount.ports import Attributes, Journal
-from fsmount.vfs.listings import Listing, Listings
+from fsmount.vfs.listing import Listing
+from fsmount.vfs.listings import Listings
 from fsmount.vfs.shown import AtRemote, Content, Listed, Merged, Shown, Unsent, Usual
 
 RELAY = ".relay"

@@ -41,7 +41,7 @@ from fsmount.connection import Connection
 from fsmount.model import ROOT, Feed, Kind, RemotePath, is_below, join, name_of, parent_of
 from fsmount.ports import KernelCache
 from fsmount.vfs.inodes import Node
-from fsmount.vfs.listings import Listing
+from fsmount.vfs.listing import Listing
 from fsmount.vfs.tree import Tree, can_hold
 
 LASTING = 3600.0

@@ -19,7 +19,8 @@ from fsmount.model import Attr, Base, Entry, Kind, OpId, RemotePath, parent_of
 from fsmount.ports import Clock, Spool
 from fsmount.vfs.contents import Contents
 from fsmount.vfs.inodes import Inodes, Node
-from fsmount.vfs.listings import NOTHING, Listing, Listings, is_text
+from fsmount.vfs.listing import NOTHING, Listing
+from fsmount.vfs.listings import Listings, is_text
 from fsmount.vfs.overlay import Ledger, Overlay
 from fsmount.vfs.shown import AtRemote, Shown, Unsent, altered, measured
 
