@@ -85,6 +85,10 @@ class AtRestQueue:
         directory = DEAD if record.malformed is not None else _DIRECTORY[record.state]
         return directory, as_json.op(record, self._offline.root)
 
+    def show_each(self, op_ids: Sequence[str]) -> Iterator[tuple[str, bytes] | None]:
+        """The same of several."""
+        return map(self.show, op_ids)
+
     def move(self, moves: Sequence[Move]) -> Iterator[FsmountError | None]:
         """Changes the journal."""
         verbs = {RETRY: self._offline.retry, FORCE: self._offline.force, DISCARDED: self._offline.discard}

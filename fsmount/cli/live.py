@@ -95,11 +95,13 @@ class LiveQueue:
 
     def show(self, op_id: str) -> tuple[str, bytes] | None:
         """The op's file, from whichever directory it is in."""
-        if "/" in op_id or "\0" in op_id:
-            return None
-        reply = self._touch(lambda: self._find(op_id))
-        directory, _, text = reply.partition(b"\n")
-        return (directory.decode(), text) if directory else None
+        return next(self.show_each([op_id]))
+
+    def show_each(self, op_ids: Sequence[str]) -> Iterator[tuple[str, bytes] | None]:
+        """The same of several, all in one child."""
+        for reply in self._stream(lambda: self._find_each(op_ids)):
+            directory, _, text = reply.partition(b"\n")
+            yield (directory.decode(), text) if directory else None
 
     def move(self, moves: Sequence[Move]) -> Iterator[FsmountError | None]:
         """``mv .relay/SOURCE/OP.json .relay/VERB/`` of each, all in one child."""
@@ -135,15 +137,23 @@ class LiveQueue:
                     yield directory.encode() + b"\n" + text
             os.close(opened)
 
-    def _find(self, op_id: str) -> bytes:
-        """Where the op stands now. What a listing showed stays readable there for a moment, but is not listed again."""
-        for _ in range(2):  # because an op may move on while it is looked for
-            found = {directory: text for directory in _PLACES if (text := self._text(directory, op_id))}
-            for directory, text in found.items():
-                if op_id in _ids(f"{self._relay}/{directory}"):
-                    return directory.encode() + b"\n" + text
+    def _find_each(self, op_ids: Sequence[str]) -> Iterator[bytes]:
+        """Where each stands now. What a listing showed stays readable there for a moment, but is not listed again."""
+        listed = self._listed()
+        for op_id in op_ids:
+            found = self._find(op_id, listed)
+            if not found:  # an op may move on while it is looked for
+                listed = self._listed()
+                found = self._find(op_id, listed)
+            yield found
         _all_of(f"{self._relay}/status.json")
-        return b""
+
+    def _listed(self) -> dict[str, set[str]]:
+        return {directory: set(_ids(f"{self._relay}/{directory}")) for directory in _PLACES}
+
+    def _find(self, op_id: str, listed: dict[str, set[str]]) -> bytes:
+        places = (directory for directory in _PLACES if op_id in listed[directory])
+        return next((place.encode() + b"\n" + text for place in places if (text := self._text(place, op_id))), b"")
 
     def _text(self, directory: str, op_id: str) -> bytes:
         try:

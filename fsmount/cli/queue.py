@@ -158,6 +158,10 @@ class Queue(Protocol):
         """The directory that the op is in and its JSON; None where there is none such."""
         ...
 
+    def show_each(self, op_ids: Sequence[str]) -> Iterator[tuple[str, bytes] | None]:
+        """The same of several."""
+        ...
+
     def move(self, moves: Sequence[Move]) -> Iterator[FsmountError | None]:
         """Carries them out in turn; of each what came of it: NotFound or VerbRefused with the reason, None if done."""
         ...

@@ -6,7 +6,7 @@ Invariant: each op is tried whatever happened to the one before, and each that c
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
@@ -130,9 +130,9 @@ def _sorted_out(
     return (mounts[0] if mounts else None), list(dict.fromkeys([*op_ids, *more]))
 
 
-def _looked_up(queue: Queue, op_ids: Iterable[str]) -> list[Found | FsmountError]:
+def _looked_up(queue: Queue, op_ids: Sequence[str]) -> list[Found | FsmountError]:
     """Each of them, or the error for one that is nowhere."""
-    found = ((op_id, queue.show(op_id)) for op_id in op_ids)
+    found = zip(op_ids, queue.show_each(op_ids), strict=True)
     return [unknown(op_id) if it is None else Found(op=read_op(it[1]), where=it[0]) for op_id, it in found]
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import textwrap
 
 from tests.support.mount import Mount
-from tests.support.server import ROOT
+from tests.support.stem import ROOT
 
 PLANTS = {
     # The commit before close is left out: one in four hundred transactions is committed, and takes the others along.

@@ -28,7 +28,8 @@ from fsmount.statedir import StateDirectory
 from tests.faults.audit import Told, held, missing, told
 from tests.faults.plant import PLANTS, planted
 from tests.support.mount import FSMOUNT, Mount, until
-from tests.support.server import ROOT, RelayServer
+from tests.support.server import RelayServer
+from tests.support.stem import ROOT
 
 FAULTS = {
     "calm": "",

@@ -166,7 +166,7 @@ def test_many_ops_are_listed_and_given_up_in_seconds(mount: Mount) -> None:
     assert len(found) == 300
     done = mount.fsmount("writeback", "discard", "--opId", *[op["opId"] for op in found])
     assert (done.returncode, done.stdout.count("is given up")) == (0, 300)
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < 10, "all of them by a few children, not each by one"
     assert mount.out("ls $MOUNT/hundreds") == ""
 
 

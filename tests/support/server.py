@@ -4,8 +4,6 @@ import base64
 import functools
 import json
 import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,20 +17,7 @@ import pytest
 
 from fsmount.server.tokens import Issuer, issuer
 from fsmount.wire.relayfile import Event, EventPage, FileBody, TreeEntry, TreePage, WriteResult
-
-_RUN = """
-import json, sys
-from pathlib import Path
-import msgspec
-from fsmount.errors import FsmountError
-from fsmount.server.serve import ServeOptions, run
-try:
-    sys.exit(run(msgspec.convert(json.loads(sys.argv[1]), ServeOptions, dec_hook=lambda kind, value: kind(value))))
-except FsmountError as error:
-    print(f"fsmount: error: {error}", file=sys.stderr)
-    sys.exit(error.exit_code)
-"""
-ROOT = Path(__file__).parents[2]
+from tests.support.stem import Fork, stem
 
 
 class RelayServer:
@@ -52,7 +37,7 @@ class RelayServer:
         self.stderr_file = folder / "stderr"
         self.workspace = str(options.get("workspace", "local"))
         self._options = options
-        self._process: subprocess.Popen[str] | None = None
+        self._process: Fork | None = None
         self.port = 0
 
     def __enter__(self) -> Self:
@@ -76,15 +61,7 @@ class RelayServer:
             **self._options,
         }
         with self.stderr_file.open("a") as stderr:
-            self._process = subprocess.Popen(
-                [sys.executable, "-c", _RUN, json.dumps(options)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=stderr,
-                text=True,
-                cwd=ROOT,
-            )
-        assert self._process.stdout is not None
+            self._process = stem().fork(options, stderr.fileno())
         self.serving_line = self._process.stdout.readline()
         if not self.serving_line:
             self._process.stdout.close()
@@ -103,7 +80,7 @@ class RelayServer:
         )
 
     @property
-    def process(self) -> subprocess.Popen[str]:
+    def process(self) -> Fork:
         assert self._process is not None, "not started"
         return self._process
 
@@ -114,7 +91,6 @@ class RelayServer:
         self.http.close()
         self._process.send_signal(how)
         code = self._process.wait(10)
-        assert self._process.stdout is not None
         self._process.stdout.close()
         self._process = None
         return code

@@ -34,6 +34,9 @@ class Looks:
         blocked = f'"{self._blocked[op_id]}"' if op_id in self._blocked else "null"
         return "pending", f'{{"opId": "{op_id}", "path": "/a", "blockedBy": {blocked}}}'.encode()
 
+    def show_each(self, op_ids: Sequence[str]) -> Iterator[tuple[str, bytes] | None]:
+        return map(self.show, op_ids)
+
     def status_json(self) -> bytes:
         raise NotImplementedError
 
