@@ -165,8 +165,8 @@ def test_tail_follows_the_log_while_the_queue_changes(
             stdout=output, stderr=subprocess.PIPE,
         )  # fmt: skip
     try:
-        begun = followed.stat().st_size
-        until(lambda: followed.stat().st_size > begun + 10_000, "lines come in", 20)
+        begun = (mount.state / "events").stat().st_size
+        until(lambda: followed.stat().st_size > begun + 10_000, "lines come in, new ones too", 20)
     finally:
         tail.terminate()
         complaints = tail.communicate(timeout=10)[1]

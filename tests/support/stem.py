@@ -75,9 +75,13 @@ class Stem:
         return Fork(int(self._socket.recv(16)), stdout, ended)
 
 
-@functools.cache
 def stem() -> Stem:
-    """The one of this process."""
+    """The one of this process; another one while something else is preloaded, a clock that can be set for example."""
+    return _stem(os.environ.get("LD_PRELOAD"))
+
+
+@functools.cache
+def _stem(_preloaded: str | None) -> Stem:
     return Stem()
 
 
