@@ -183,7 +183,9 @@ EDITS = {
     "copy": "cp f g; sed s/two/2/ g > f; rm g",
     "perl": "perl -pi -e s/two/2/ f",
     "awk": "awk '{sub(/two/,2)}1' f > t && mv t f",
-    "replace": "sed s/two/2/ f > t; python3 -c \"import os; os.replace('t', 'f')\"",
+    # In one program: to start another takes longer than a save rests, where much else is done.
+    "replace": "python3 -c \"import os; print(open('f').read().replace('two', '2'), end='', file=open('t', 'w')); "
+    "os.replace('t', 'f')\"",
     "install": "install -m 600 ~/wanted f",
     "remove": "rm f; cp ~/wanted f",
     "tee": "printf 'one\\n2\\nthree\\n' | tee f > /dev/null",
