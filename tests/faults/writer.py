@@ -142,7 +142,7 @@ class Writer:
         name = self.some()
         fd = self.opened(name, os.O_RDWR)
         try:
-            before = os.pread(fd, 1 << 24, 0)
+            before = whole_of(fd)
             more = self.content(100)
             after = change(before, more)
             self.begin(kind, to=name, digest=digest(after), read=digest(before))
@@ -196,6 +196,14 @@ class Writer:
 
 def digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
+
+
+def whole_of(fd: int) -> bytes:
+    """To the end of the file: a read that comes short may have met the daemon's death, which the next one tells."""
+    content = b""
+    while piece := os.pread(fd, 1 << 20, len(content)):
+        content += piece
+    return content
 
 
 def written(fd: int, content: bytes) -> None:
